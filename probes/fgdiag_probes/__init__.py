@@ -1,0 +1,1 @@
+"""Questions put to a recorded run, and their answers as result objects."""

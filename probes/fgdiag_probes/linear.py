@@ -1,0 +1,230 @@
+"""Linear probes: multinomial logistic regression with an L2 penalty chosen on the training images alone.
+
+The objective is scikit-learn's `LogisticRegression` with `C = 1 / (rows * penalty)` on standardised features:
+mean cross-entropy + penalty / 2 * ||W||^2, the bias unpenalised. Standardisation and eigenbasis are computed
+once a readout (`Basis`) and serve every label set, fold and penalty. The penalties are walked from strong to
+weak, each start being the solution before, until the cross-validated log-loss has clearly risen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fgdiag_probes.solver import Solution, minimise
+
+PENALTIES = (1.0, 0.1, 0.01, 0.001, 0.0001)
+TOLERANCE = 1e-5
+"""Expected fall of the objective, as a share of it, below which a fold counts as solved."""
+REFIT_TOLERANCE = 1e-6
+"""The same for the probe that is kept."""
+RISEN = 1.02
+"""Weaker penalties are not tried once the cross-validated log-loss is this many times the best one."""
+NULL_DIRECTION = 1e-9
+"""Directions with less than this share of the largest variance are rounding of exact dependencies."""
+BITS = float(np.log2(np.e))
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Training rows of one readout, standardised and turned onto their principal directions.
+
+    An L2 penalty does not see rotations, so the optimum is the one on the standardised features.
+
+    Attributes
+    ----------
+    mean, scale
+        (width,) float64. `scale` is infinite for a feature that counts as constant, which makes it zero.
+    rotation
+        (width, rank) float64, orthonormal columns.
+    design
+        (rows, rank + 1) float32, the last column ones.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    rotation: Tensor
+    design: Tensor
+
+    @classmethod
+    def of(cls, X: np.ndarray, *, resolution: float = 0.0) -> Self:
+        """Standardise `X` (rows, width) and find its principal directions.
+
+        Parameters
+        ----------
+        X
+            (rows, width) finite floats.
+        resolution
+            Relative rounding of the numbers in `X`. A feature that varies by less than this share of its mean
+            (or of the typical feature's mean, where that is larger) holds rounding noise, which follows the
+            shape of the batch an image was in, and is treated as constant.
+        """
+        X = np.asarray(X, np.float64)
+        mean, spread = X.mean(0), X.std(0)
+        floor = resolution * np.maximum(np.abs(mean), np.median(np.abs(mean)))
+        varies = spread > np.maximum(floor, 1e-12 * np.abs(mean))
+        scale = np.where(varies, spread, np.inf)
+        standard = torch.from_numpy((X - mean) / scale)
+        rotation = _principal_directions(standard)
+        return cls(mean, scale, rotation, _with_ones(standard @ rotation))
+
+    def project(self, X: np.ndarray) -> Tensor:
+        """(rows, rank + 1) float32 design of new rows."""
+        standard = torch.from_numpy((np.asarray(X, np.float64) - self.mean) / self.scale)
+        return _with_ones(standard @ self.rotation)
+
+
+def _principal_directions(standard: Tensor) -> Tensor:
+    rows, width = standard.shape
+    gram = standard.T @ standard if width <= rows else standard @ standard.T
+    values, vectors = torch.linalg.eigh(gram / rows)
+    kept = values > NULL_DIRECTION * values.max().clamp_min(1e-30)
+    values, vectors = values[kept], vectors[:, kept]
+    return vectors if width <= rows else standard.T @ vectors / (values * rows).sqrt()
+
+
+def _with_ones(coordinates: Tensor) -> Tensor:
+    return torch.nn.functional.pad(coordinates, (0, 1), value=1.0).float()
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A fitted probe, and how its penalty was chosen.
+
+    Attributes
+    ----------
+    classes
+        (classes,) the labels, sorted.
+    penalty
+        The chosen one.
+    tried, cv_bits
+        Penalties that were tried and their cross-validated log-loss in bits an image.
+    cv_logits
+        (rows, classes) float32: every training row's logits from the fold that did not see it, at the chosen
+        penalty. Scores for choices (of readouts, layers) come from these, never from test images.
+    gap
+        Estimated distance of the objective to its minimum, as a share of it.
+    gradient_norm
+        Euclidean norm of the gradient of the objective.
+    converged
+        Whether the refit and every fold at the chosen penalty came within their tolerance.
+    at_edge
+        Whether the chosen penalty is the strongest or weakest of the grid.
+    """
+
+    basis: Basis
+    weights: Tensor
+    classes: np.ndarray
+    penalty: float
+    tried: tuple[float, ...]
+    cv_bits: tuple[float, ...]
+    cv_logits: np.ndarray
+    gap: float
+    gradient_norm: float
+    converged: bool
+    at_edge: bool
+
+    def logits(self, X: np.ndarray) -> np.ndarray:
+        """(rows, classes) float32 unnormalised log-probabilities."""
+        return (self.basis.project(X) @ self.weights).numpy()
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """(rows,) the most probable label."""
+        return self.classes[self.logits(X).argmax(1)]
+
+
+def fit_probe(
+    X: np.ndarray | Basis,
+    y: np.ndarray,
+    *,
+    folds: np.ndarray,
+    penalties: Sequence[float] = PENALTIES,
+    resolution: float = 0.0,
+) -> LinearProbe:
+    """Fit one probe, its penalty chosen by cross-validated log-loss.
+
+    Parameters
+    ----------
+    X
+        (rows, width) training features, or their `Basis` where several label sets share it.
+    y
+        (rows,) labels.
+    folds
+        (rows,) int, the fold that holds each row out; see `fgdiag_probes.folds`.
+    penalties
+        Grid of L2 penalties on the mean cross-entropy.
+    resolution
+        See `Basis.of`; of no effect where `X` is a `Basis`.
+    """
+    basis = X if isinstance(X, Basis) else Basis.of(X, resolution=resolution)
+    classes, codes = np.unique(y, return_inverse=True)
+    targets = torch.from_numpy(codes)
+    grid = sorted(penalties, reverse=True)
+    path = _walk(basis.design, targets, torch.from_numpy(folds), len(classes), grid)
+    best = min(path, key=lambda step: step.bits)
+    refit = minimise(
+        basis.design,
+        targets,
+        torch.full((1, len(codes)), 1.0 / len(codes)),
+        best.penalty,
+        best.solution.weights.mean(0, keepdim=True),
+        tolerance=REFIT_TOLERANCE,
+    )
+    return LinearProbe(
+        basis=basis,
+        weights=refit.weights[0],
+        classes=classes,
+        penalty=best.penalty,
+        tried=tuple(step.penalty for step in path),
+        cv_bits=tuple(step.bits for step in path),
+        cv_logits=best.logits.numpy(),
+        gap=float(refit.gap[0]),
+        gradient_norm=float(refit.gradient_norm[0]),
+        converged=bool(refit.gap[0] < REFIT_TOLERANCE and (best.solution.gap < TOLERANCE).all()),
+        at_edge=best.penalty in (grid[0], grid[-1]),
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What cross-validation found at one penalty."""
+
+    penalty: float
+    bits: float
+    logits: Tensor
+    solution: Solution
+
+
+def _walk(
+    design: Tensor, codes: Tensor, folds: Tensor, classes: int, penalties: Sequence[float]
+) -> list[_Step]:
+    """Solve all folds at each penalty, from strong to weak, and score the rows held out."""
+    held_out = torch.stack([folds == fold for fold in folds.unique()])
+    row_weights = (~held_out).float()
+    row_weights /= row_weights.sum(1, keepdim=True)
+    known = _seen_by_its_fold(codes, held_out, classes)
+    weights = torch.zeros(len(held_out), design.shape[1], classes)
+    path: list[_Step] = []
+    for penalty in penalties:
+        solution = minimise(design, codes, row_weights, penalty, weights, tolerance=TOLERANCE)
+        weights = solution.weights
+        logits = torch.empty(len(design), classes)
+        for rows, fitted in zip(held_out, weights, strict=True):
+            logits[rows] = design[rows] @ fitted
+        surprise = torch.nn.functional.cross_entropy(logits[known], codes[known])
+        path.append(_Step(penalty, float(surprise) * BITS, logits, solution))
+        if path[-1].bits > RISEN * min(step.bits for step in path):
+            break
+    return path
+
+
+def _seen_by_its_fold(codes: Tensor, held_out: Tensor, classes: int) -> Tensor:
+    """(rows,) bool: whether the fold that holds the row out saw other rows of its class."""
+    counts = torch.zeros(len(held_out), classes, dtype=torch.int64)
+    for fold, rows in enumerate(held_out):
+        counts[fold] = torch.bincount(codes[~rows], minlength=classes)
+    fold_of_row = held_out.int().argmax(0)
+    return counts[fold_of_row, codes] > 0

@@ -1,0 +1,217 @@
+"""The field guide as a folder of labelled images, with a table and the masks beside them."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from fgdiag.errors import ImagesNotUsable, NoSpace
+from fgdiag.fieldguide.plate import draw_bird
+from fgdiag.fieldguide.species import PARTS, SPECIES, species_named
+from fgdiag.progress import track
+
+JPEG_QUALITY = 92
+EDITION = 1
+"""Goes up whenever the pixels drawn from a seed change."""
+
+_SETTINGS, _TABLE, _PARTS, _MASKS = "fieldguide.json", "table.parquet", "parts.json", ".masks"
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One picture to draw."""
+
+    species: str
+    split: str
+    index: int
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        fine, coarse = self.species.replace(" ", "-"), self.species.split()[1]
+        return f"{self.split}/{coarse}/{fine}/{self.index:03d}"
+
+
+def write_fieldguide(
+    out: Path | str,
+    *,
+    per_class: int = 20,
+    test_per_class: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    size: int = 256,
+) -> Path:
+    """Draw the field guide into a folder: `{train,test}/<genus>/<species>/NNN.jpg`, table and masks.
+
+    The folder is complete or absent. When it is there already with the same settings, nothing is drawn. The same
+    settings give the same bytes, however many workers draw them.
+
+    Parameters
+    ----------
+    out
+        The folder to make. Beside the images it gets `table.parquet` (one row an image: `path`, `fine`, `coarse`,
+        `split`, `seed`, `masks`, how each part looks, pose and scene), `parts.json` and hidden bit-plane masks.
+    per_class, test_per_class
+        Images of each of the 40 species in `train` and in `test`; by default half as many in `test`, at least 2.
+    seed
+        What all the pictures are drawn from.
+    workers
+        Processes that draw; by default one for each core.
+    size
+        Side of the pictures in pixels.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ImagesNotUsable
+        `out` exists and is something else, or a field guide with other settings.
+    NoSpace
+        The disk is full, or the folder cannot be written.
+    """
+    out = Path(out)
+    tested = max(2, per_class // 2) if test_per_class is None else test_per_class
+    settings = {
+        "edition": EDITION,
+        "per_class": per_class,
+        "test_per_class": tested,
+        "seed": seed,
+        "size": size,
+    }
+    _check(settings)
+    if out.exists():
+        return _same(out, settings)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            draft = Path(scratch) / "guide"
+            _draw_all(draft, _orders(per_class, tested, seed), size, workers or os.cpu_count() or 1)
+            (draft / _PARTS).write_text(json.dumps(PARTS) + "\n")
+            (draft / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+            _publish(draft, out, settings)
+    except OSError as error:
+        raise NoSpace(
+            f"Cannot write the field guide to {out}: {error.strerror}. Choose another folder."
+        ) from error
+    return out
+
+
+def load_masks(out: Path | str, path: str) -> dict[str, np.ndarray]:
+    """Read the masks of one image of a written field guide.
+
+    Parameters
+    ----------
+    out
+        The folder `write_fieldguide` made.
+    path
+        The image's `path` in its table, relative to `out`.
+
+    Returns
+    -------
+    dict
+        For each of `PARTS` what can be seen of it, bool (size, size).
+
+    Raises
+    ------
+    ImagesNotUsable
+        There is no such image, or `out` is no field guide.
+    """
+    file = Path(out) / _MASKS / Path(path).with_suffix(".png")
+    try:
+        parts = json.loads((Path(out) / _PARTS).read_text())
+        with Image.open(file) as image:
+            planes = np.asarray(image)
+    except OSError as error:
+        raise ImagesNotUsable(
+            f"No masks for {path} in {out}. `path` is one of its table.parquet, and {out} a folder of `fgdiag fieldguide`."
+        ) from error
+    return {part: (planes >> bit & 1).astype(bool) for bit, part in enumerate(parts)}
+
+
+def image_seed(seed: int, species: str, split: str, index: int) -> int:
+    """Seed of one picture, made from what it is alone, so that more pictures never change those before."""
+    return int(
+        np.random.SeedSequence((seed, crc32(f"{species}/{split}".encode()), index)).generate_state(1)[0]
+    )
+
+
+def _check(settings: dict[str, int]) -> None:
+    for name, least in {"per_class": 1, "test_per_class": 0, "seed": 0, "size": 64}.items():
+        if settings[name] < least:
+            raise ImagesNotUsable(f"{name} is {settings[name]}; it must be at least {least}.")
+
+
+def _same(out: Path, settings: dict[str, int]) -> Path:
+    try:
+        found = json.loads((out / _SETTINGS).read_text())
+    except (OSError, ValueError):
+        raise ImagesNotUsable(
+            f"{out} exists and is no field guide. Choose another folder, or remove it."
+        ) from None
+    differ = [name for name in settings if found.get(name) != settings[name]]
+    if differ:
+        had = ", ".join(f"{name} {found.get(name)} (asked: {settings[name]})" for name in differ)
+        raise ImagesNotUsable(f"{out} holds a field guide with {had}. Choose another folder, or remove it.")
+    return out
+
+
+def _orders(per_class: int, tested: int, seed: int) -> list[_Order]:
+    return [
+        _Order(species.name, split, index, image_seed(seed, species.name, split, index))
+        for split, count in (("train", per_class), ("test", tested))
+        for species in SPECIES
+        for index in range(count)
+    ]
+
+
+def _draw_all(draft: Path, orders: list[_Order], size: int, workers: int) -> None:
+    for folder in {(draft / root / order.stem).parent for order in orders for root in ("", _MASKS)}:
+        folder.mkdir(parents=True, exist_ok=True)
+    draw = partial(_draw_one, draft, size)
+    rows = list(track(_in_order(draw, orders, workers), description="drawing birds", total=len(orders)))
+    pd.DataFrame(rows).to_parquet(draft / _TABLE, index=False)
+
+
+def _in_order(draw: partial, orders: list[_Order], workers: int) -> Iterator[dict[str, str | int | float]]:
+    if workers == 1:
+        yield from map(draw, orders)
+        return
+    # Spawned, not forked: the caller may hold threads (torch, zarr) that a fork would freeze.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(draw, orders, chunksize=8)
+
+
+def _draw_one(draft: Path, size: int, order: _Order) -> dict[str, str | int | float]:
+    species = species_named(order.species)
+    plate = draw_bird(species, seed=order.seed, size=size)
+    path, masks = f"{order.stem}.jpg", f"{_MASKS}/{order.stem}.png"
+    plate.image.save(draft / path, quality=JPEG_QUALITY)
+    planes = sum(plate.masks[part].astype(np.uint8) << bit for bit, part in enumerate(PARTS))
+    Image.fromarray(np.asarray(planes, dtype=np.uint8)).save(draft / masks)
+    named = {"path": path, "fine": species.name, "coarse": species.genus, "split": order.split}
+    return {**named, "seed": order.seed, "masks": masks, **plate.attributes}
+
+
+def _publish(draft: Path, out: Path, settings: dict[str, int]) -> None:
+    """Move the finished draft into place; another process may have been quicker."""
+    try:
+        draft.rename(out)
+    except OSError:
+        if not out.exists():
+            raise
+        _same(out, settings)
+        shutil.rmtree(draft)

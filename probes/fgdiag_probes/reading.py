@@ -1,0 +1,138 @@
+"""What one readout says about every test image: the outcome of its probes, kept for paired comparisons."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from fgdiag_probes.labels import Labels, Level
+from fgdiag_probes.linear import Basis, LinearProbe, fit_probe
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a probe was chosen and how it did on training images held out by cross-validation.
+
+    Every later choice (of a readout, of a layer) goes by `accuracy`, never by test images.
+    """
+
+    accuracy: float
+    bits: float
+    penalty: float
+    at_edge: bool
+    converged: bool
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Answers at one level for the test images of `Labels`.
+
+    Attributes
+    ----------
+    said
+        (test,) code of the class named; -1 where nothing was asked.
+    bits
+        (test,) minus log2 of the probability given to the right class; NaN where nothing was asked.
+    choice
+        None where there was nothing to fit, as for the model's own answers.
+    """
+
+    said: np.ndarray
+    bits: np.ndarray
+    choice: Choice | None = None
+
+    def correct(self, labels: Labels, level: Level) -> np.ndarray:
+        """(test,) float64: 1 where the right class was named."""
+        return (self.said == labels.codes(level)[labels.test]).astype(float)
+
+    @classmethod
+    def of_logits(cls, logits: np.ndarray, labels: Labels, level: Level, rows: np.ndarray) -> Self:
+        """Let each row's candidates compete.
+
+        Parameters
+        ----------
+        logits
+            (rows, classes) unnormalised log-probabilities over all classes of the level.
+        rows
+            Rows of the run that `logits` is about.
+        """
+        logits = np.where(labels.candidates(level, rows), logits, -np.inf).astype(np.float64)
+        top = logits.max(1, keepdims=True)
+        log_total = top + np.log(np.exp(logits - top).sum(1, keepdims=True))
+        own = np.take_along_axis(logits, labels.codes(level)[rows, None], 1)
+        bits = (log_total - own)[:, 0] / np.log(2)
+        asked = labels.asked(level, rows)
+        return cls(np.where(asked, logits.argmax(1), -1), np.where(asked, bits, np.nan))
+
+
+Readings = dict[Level, Reading]
+
+
+def read(features: np.ndarray, labels: Labels, folds: np.ndarray, *, resolution: float) -> Readings:
+    """Probe one readout at every level; the test images are touched here, once.
+
+    Parameters
+    ----------
+    features
+        (images, width) of the whole run.
+    folds
+        (train,) fold of each training image.
+    resolution
+        Relative rounding of the features; see `fgdiag_probes.linear.Basis.of`.
+    """
+    basis = Basis.of(features[labels.train], resolution=resolution)
+    readings: Readings = {}
+    fine = fit_probe(basis, labels.fine[labels.train], folds=folds)
+    for level in labels.levels:
+        probe = fit_probe(basis, labels.coarse[labels.train], folds=folds) if level == "coarse" else fine
+        seen = Reading.of_logits(probe.logits(features[labels.test]), labels, level, labels.test)
+        readings[level] = replace(seen, choice=_choice(probe, labels, level))
+    return readings
+
+
+def _choice(probe: LinearProbe, labels: Labels, level: Level) -> Choice:
+    held_out = Reading.of_logits(probe.cv_logits, labels, level, labels.train)
+    asked = held_out.said >= 0
+    correct = held_out.said == labels.codes(level)[labels.train]
+    return Choice(
+        accuracy=float(correct[asked].mean()),
+        bits=float(held_out.bits[asked].mean()),
+        penalty=probe.penalty,
+        at_edge=probe.at_edge,
+        converged=probe.converged,
+        gradient_norm=probe.gradient_norm,
+    )
+
+
+def save(path: Path, key: str, readings: Readings) -> None:
+    """Write readings whole or not at all; `key` says what they were made from."""
+    arrays: dict[str, np.ndarray] = {"key": np.array(key)}
+    for level, reading in readings.items():
+        arrays[f"{level}:said"] = reading.said.astype(np.int32)
+        arrays[f"{level}:bits"] = reading.bits.astype(np.float32)
+        if reading.choice is not None:
+            arrays[f"{level}:choice"] = np.array(json.dumps(asdict(reading.choice)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
+    partial.replace(path)
+
+
+def load(path: Path, key: str, labels: Labels) -> Readings | None:
+    """Read back what `save` wrote; None where there is nothing or it was made from something else."""
+    if not path.exists():
+        return None
+    with np.load(path) as arrays:
+        if str(arrays["key"]) != key:
+            return None
+        return {
+            level: Reading(
+                arrays[f"{level}:said"],
+                arrays[f"{level}:bits"],
+                Choice(**json.loads(str(arrays[f"{level}:choice"]))),
+            )
+            for level in labels.levels
+        }

@@ -1,0 +1,82 @@
+"""How every figure looks: one plotly template and the colours of sites, readouts and stages.
+
+Colours are those of Okabe & Ito (2008), told apart by colour-blind readers. Backgrounds are transparent and lines
+of a middle grey, so a figure sits on a light page as on a dark one; the page sets the colour of the text.
+"""
+
+import plotly.graph_objects as go
+
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#8A8F98",
+)
+
+READOUT_COLOURS = {"image": BLUE, "last": ORANGE, "cls": GREEN, "pre": PURPLE}
+READOUT_WORDS = {
+    "image": "mean over image tokens",
+    "last": "last prompt token",
+    "cls": "class token",
+    "pre": "tokens before the image",
+}
+LEVEL_WORDS = {
+    "fine|coarse": "fine class among look-alikes",
+    "fine": "fine class among all",
+    "coarse": "coarse class",
+}
+LEVEL_COLOURS = {"fine|coarse": VERMILION, "fine": BLUE, "coarse": GREEN}
+
+_GRID = "rgba(138, 143, 152, 0.25)"
+_AXIS = {
+    "gridcolor": _GRID,
+    "zerolinecolor": _GRID,
+    "linecolor": GREY,
+    "ticks": "outside",
+    "tickcolor": GREY,
+    "automargin": True,
+    "title": {"standoff": 8},
+}
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {
+            "family": "system-ui, -apple-system, 'Segoe UI', sans-serif",
+            "size": 13,
+            "color": "#6B717A",
+        },
+        "title": {"font": {"size": 15}, "x": 0, "xanchor": "left", "xref": "paper", "pad": {"l": 0}},
+        "colorway": [BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY],
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "margin": {"l": 8, "r": 8, "t": 44, "b": 8},
+        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
+        "hovermode": "x unified",
+        "hoverlabel": {"font": {"size": 12}},
+        "height": 380,
+    }
+)
+
+
+def faded(colour: str, opacity: float) -> str:
+    """Turn `#rrggbb` into the same colour, see-through."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+def percent(share: float) -> str:
+    """`71 %`; one decimal where rounding would hide the difference to none or all.
+
+    Examples
+    --------
+    >>> percent(0.714), percent(0.998), percent(1.0)
+    ('71 %', '99.8 %', '100 %')
+    """
+    whole = round(100 * share)
+    hides = (whole in (0, 100)) and abs(100 * share - whole) >= 0.05
+    return f"{100 * share:.1f} %" if hides else f"{whole} %"

@@ -168,7 +168,7 @@ class Figure:
         crest = self._from_head(np.array([self._crest_tip()]))
         points = np.concatenate([swept, ends, bill, crest, self.feet_world]) * (self.pose.facing, 1)
         low, high = points.min(axis=0), points.max(axis=0)
-        scale = self.pose.fill * self.size / (high - low).max()
+        scale = float(self.pose.fill * self.size / (high - low).max())
         room = self.size - scale * (high - low)
         origin = room * (self.pose.x, self.pose.y) - scale * low
         left, top = np.clip(np.floor(origin + scale * (low - 0.16)), 0, None).astype(int).tolist()

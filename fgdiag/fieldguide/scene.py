@@ -207,7 +207,7 @@ def paint_stand(canvas: np.ndarray, figure: Figure, name: str, rng: np.random.Ge
 
 def _paint_ground(canvas: np.ndarray, figure: Figure, backdrop: Backdrop, rng: np.random.Generator) -> None:
     size, feet = figure.size, figure.feet() + figure.corner
-    level = feet[:, 1].mean()
+    level = float(feet[:, 1].mean())
     y, x = np.mgrid[:size, :size].astype(np.float32)
     drift = rng.integers(0, 256, 2)
     grain = sample(clouds(), x * 0.8 + drift[0], y * 3.2 + drift[1])
@@ -228,7 +228,7 @@ def _paint_ground(canvas: np.ndarray, figure: Figure, backdrop: Backdrop, rng: n
         sheet.line(outline[7:], mix(soil, (255, 255, 255), 0.4), 0.8)
     colour, alpha = sheet.lift()
     paint(canvas, alpha * ramp(y - horizon, -1, 2), colour)
-    centre = feet.mean(axis=0)
+    centre = feet.mean(axis=0).tolist()
     shadow = np.hypot(
         (x - centre[0]) / (0.55 * figure.scale), (y - centre[1] - 0.02 * figure.scale) / (0.09 * figure.scale)
     )
@@ -262,13 +262,13 @@ def _paint_branch(
     )
     _draw_bark(sheet, line, widths, across, backdrop.bark, 90 if trunk else 60, rng)
     colour, alpha = sheet.lift()
-    side = np.asarray(sample_across(line, along, across, size)) / thick
+    side = sample_across(line, along, across, size) / float(thick)
     round_shade = 1.18 - 0.62 * ramp(side, -0.5, 0.55) if not trunk else 1.1 - 0.9 * side**2
     colour = colour * np.clip(round_shade, 0.45, 1.25)[..., None]
     if snowy and not trunk:
-        paint(colour, 0.95 * ramp(side + 0.05 * rng.uniform(-1, 1), -0.16, -0.30), (246, 249, 252))
+        paint(colour, 0.95 * ramp(side + 0.05 * float(rng.uniform(-1, 1)), -0.16, -0.30), (246, 249, 252))
     y, x = np.mgrid[:size, :size].astype(np.float32)
-    centre = feet.mean(axis=0)
+    centre = feet.mean(axis=0).tolist()
     spread = (0.28, 0.10) if not trunk else (0.12, 0.5)
     shadow = np.hypot(
         (x - centre[0]) / (spread[0] * figure.scale), (y - centre[1]) / (spread[1] * figure.scale)
@@ -281,8 +281,8 @@ def sample_across(line: np.ndarray, along: np.ndarray, across: np.ndarray, size:
     """How far each pixel lies from a nearly straight line, across it, in pixels."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     if across[1]:
-        return y - np.interp(x[0], line[:, 0], line[:, 1])[None, :]
-    return x - np.interp(y[:, 0], line[:, 1], line[:, 0])[:, None]
+        return y - np.interp(x[0], line[:, 0], line[:, 1]).astype(np.float32)
+    return x - np.interp(y[:, 0], line[:, 1], line[:, 0]).astype(np.float32)[:, None]
 
 
 def _draw_bark(
@@ -395,7 +395,8 @@ def through_the_lens(canvas: np.ndarray, light: Light, blur: float, rng: np.rand
     """Light the picture, blur it by `blur` pixels, and add the grain of a sensor."""
     size = canvas.shape[0]
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
-    fall = 1 + 0.10 * (x * light.towards[0] + y * light.towards[1]) - 0.22 * (x * x + y * y)
+    aside, down, _ = light.towards.tolist()
+    fall = 1 + 0.10 * (x * aside + y * down) - 0.22 * (x * x + y * y)
     lit = canvas * fall[..., None] * light.tint
     grain = np.float32(rng.uniform(0.5, 2.6)) * rng.standard_normal((size, size, 1), dtype=np.float32)
     image = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,18 +16,18 @@ from fgdiag.progress import track
 from fgdiag.sites import Site
 from fgdiag_probes import reading
 from fgdiag_probes.controls import Control, tokens_before_the_image
+from fgdiag_probes.curve_figure import draw_curves
 from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.linear import PENALTIES
-from fgdiag_probes.reading import Reading, Readings
-from fgdiag_probes.style import GREY, LEVEL_WORDS, READOUT_COLOURS, READOUT_WORDS, TEMPLATE, faded
+from fgdiag_probes.reading import Readings
 
 if TYPE_CHECKING:
     from fgdiag.store import Run
 
 FOLDS = 3
 METHOD = f"1: penalties {PENALTIES}, {FOLDS} folds"
-"""Changes whenever the same activations would be read differently, so that no old reading is taken for new."""
+"""Changes whenever the same activations would be read differently, so that no old reading passes for new."""
 RELATIVE_ROUNDING = {"float32": 1e-5, "float16": 4 * 2**-10, "bfloat16": 4 * 2**-7}
 """Rounding noise of a model computing in this dtype, as a share of the numbers it computes with."""
 
@@ -64,68 +65,48 @@ class LayerCurves:
         return self.table
 
     def json(self) -> dict[str, Any]:
-        """Return the scores as plain numbers: a list of rows and the control."""
+        """Return the scores as plain numbers: a list of rows, the control, and how many images."""
         return {
-            "curves": json.loads(self.table.to_json(orient="records")),
+            "curves": json.loads(str(self.table.to_json(orient="records"))),
             "control": self.control.json(),
             "images": {"train": len(self.labels.train), "test": len(self.labels.test)},
         }
 
     def best(self, level: Level, sites: Iterable[str]) -> Place | None:
-        """Return the place that reads a level best on held-out *training* images; None if there is no such site.
+        """Return the place among `sites` that reads a level best on held-out *training* images, if any.
 
         The control readout `pre` never competes.
         """
-        rows = self.table[
-            (self.table["level"] == level)
-            & self.table["site"].isin(list(sites))
-            & (self.table["readout"] != "pre")
+        among = set(sites)
+        rivals = [
+            (place, found[level].choice)
+            for place, found in self.readings.items()
+            if place[0] in among and place[1] != "pre"
         ]
-        if rows.empty:
-            return None
-        row = rows.sort_values(["cv_accuracy", "cv_bits"], ascending=[False, True], kind="stable").iloc[0]
-        return str(row["site"]), str(row["readout"])
+        scored = [(choice.accuracy, -choice.bits, place) for place, choice in rivals if choice]
+        return max(scored, key=lambda one: one[:2])[2] if scored else None
 
-    def row(self, level: Level, place: Place) -> pd.Series:
-        """Return the scores of one place at one level."""
-        site, readout = place
-        table = self.table
-        return table[
-            (table["level"] == level) & (table["site"] == site) & (table["readout"] == readout)
-        ].iloc[0]
+    def row(self, level: Level, place: Place) -> dict[str, Any]:
+        """Return the scores of one place at one level, by column of `table`."""
+        rows = zip(self.table["level"], self.table["site"], self.table["readout"], strict=True)
+        return self.table.iloc[list(rows).index((level, *place))].to_dict()
 
     def figure(self, level: Level | None = None) -> go.Figure:
-        """Draw accuracy along the forward pass: a line a readout, its interval, chance, and the pixel baseline.
+        """Draw accuracy along the forward pass, with intervals, chance and the pixel baseline.
 
         Parameters
         ----------
         level
             Default: the finest there is, `fine|coarse` or else `fine`.
         """
-        level = level or self.labels.levels[0]
-        rows = self.table[self.table["level"] == level]
-        inside = rows[rows["site"] != "pixels"]
-        sites = list(dict.fromkeys(inside["site"]))
-        figure = go.Figure(layout={"template": TEMPLATE})
-        for readout, points in inside.groupby("readout", sort=False):
-            _add_line(figure, str(readout), points, sites)
-        _add_level_line(figure, 100 * rows["chance"].iloc[0], "chance", "dot")
-        for accuracy in rows.loc[rows["site"] == "pixels", "accuracy"]:
-            _add_level_line(figure, 100 * accuracy, "raw pixels", "dash")
-        _mark_parts(figure, sites)
-        figure.update_layout(
-            title_text=f"Linearly readable: {LEVEL_WORDS[level]}",
-            xaxis={"title_text": "site, in the order of the forward pass", **_site_ticks(sites)},
-            yaxis={"title_text": "accuracy (% of test images)", "range": [0, 103]},
-        )
-        return figure
+        return draw_curves(self.table, level or self.labels.levels[0])
 
 
 def probe_layers(run: "Run", *, seed: int = 0) -> LayerCurves:
     """Probe every site and readout of a run, at every level; what was probed before is read back.
 
-    Writes `results/probes.parquet`, `results/probes.json` and what each place said about each test image under
-    `results/probes/`.
+    Writes `results/probes.parquet`, `results/probes.json`, and under `results/probes/` what each place said
+    about each test image.
 
     Parameters
     ----------
@@ -140,26 +121,7 @@ def probe_layers(run: "Run", *, seed: int = 0) -> LayerCurves:
         In a causal model, tokens before the image name its class better than chance.
     """
     labels = Labels.of(run)
-    folds = labels.folds(folds=FOLDS, seed=seed)
-    places = [(str(site), str(readout)) for site in run.sites for readout in run.readouts(str(site))]
-    key = _key(run, seed)
-    readings: dict[Place, Readings] = {}
-    for place in places:
-        if kept := reading.load(_path(run, place), key, labels):
-            readings[place] = kept
-    todo = [place for place in places if place not in readings]
-    for place in track(
-        todo,
-        description="probing the layers",
-        total=len(places),
-        unit="readouts",
-        done=len(places) - len(todo),
-    ):
-        readings[place] = reading.read(
-            run.activations(*place), labels, folds, resolution=_resolution(run, place)
-        )
-        reading.save(_path(run, place), key, readings[place])
-    readings = {place: readings[place] for place in places}
+    readings = _read_all(run, labels, seed)
     table = pd.concat([_scores(level, readings, labels, seed) for level in labels.levels], ignore_index=True)
     control = tokens_before_the_image(
         {place: found["fine"] for place, found in readings.items() if place[1] == "pre"},
@@ -174,19 +136,30 @@ def probe_layers(run: "Run", *, seed: int = 0) -> LayerCurves:
     return curves
 
 
+def _read_all(run: "Run", labels: Labels, seed: int) -> dict[Place, Readings]:
+    """Readings of all places in the order of the forward pass, each kept on disk as soon as it is made."""
+    folds = labels.folds(folds=FOLDS, seed=seed)
+    key = _key(run, seed)
+    places = [(str(site), str(readout)) for site in run.sites for readout in run.readouts(str(site))]
+    kept = {place: reading.load(_path(run, place), key, labels) for place in places}
+    todo = [place for place in places if kept[place] is None]
+    done = len(places) - len(todo)
+    for place in track(todo, description="probing the layers", total=len(places), unit="readouts", done=done):
+        features = run.activations(*place)
+        kept[place] = found = reading.read(features, labels, folds, resolution=_resolution(run, place))
+        reading.save(_path(run, place), key, found)
+    return {place: found for place, found in kept.items() if found is not None}
+
+
 def _key(run: "Run", seed: int) -> str:
     """What a reading depends on, apart from the place."""
     manifest = run.manifest
-    made_of = [
-        manifest.get("fingerprint"),
-        manifest.get("prompt"),
-        manifest.get("dtype"),
-        manifest["images"].get("digest"),
-    ]
+    made_of = [manifest.get(name) for name in ("fingerprint", "prompt", "dtype")]
+    made_of.append(manifest["images"].get("digest"))
     return hashlib.blake2b(json.dumps([METHOD, seed, *made_of]).encode(), digest_size=16).hexdigest()
 
 
-def _path(run: "Run", place: Place):
+def _path(run: "Run", place: Place) -> Path:
     return run.result_path("probes") / f"{place[0]}.{place[1]}.npz"
 
 
@@ -198,11 +171,10 @@ def _resolution(run: "Run", place: Place) -> float:
 
 def _scores(level: Level, readings: dict[Place, Readings], labels: Labels, seed: int) -> pd.DataFrame:
     asked = labels.asked(level, labels.test)
-    found: list[Reading] = [readings[place][level] for place in readings]
+    found = [places[level] for places in readings.values()]
+    correct = np.stack([one.correct(labels, level)[asked] for one in found])
     clusters = labels.fine[labels.test][asked]
-    accuracy = clustered_means(
-        np.stack([one.correct(labels, level)[asked] for one in found]), clusters, seed=seed
-    )
+    accuracy = clustered_means(correct, clusters, seed=seed)
     bits = clustered_means(np.stack([one.bits[asked] for one in found]), clusters, seed=seed)
     choices = pd.DataFrame([vars(one.choice) for one in found])
     chance, chance_bits = labels.chance[level]
@@ -224,64 +196,3 @@ def _scores(level: Level, readings: dict[Place, Readings], labels: Labels, seed:
         }
     )
     return table.join(choices.rename(columns={"accuracy": "cv_accuracy", "bits": "cv_bits"}))
-
-
-def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list[str]) -> None:
-    colour = READOUT_COLOURS.get(readout, GREY)
-    x = [sites.index(site) for site in points["site"]]
-    low, high = 100 * points["low"], 100 * points["high"]
-    figure.add_scatter(
-        x=[*x, *x[::-1]],
-        y=[*high, *low[::-1]],
-        fill="toself",
-        fillcolor=faded(colour, 0.18),
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-        legendgroup=readout,
-    )
-    figure.add_scatter(
-        x=x,
-        y=100 * points["accuracy"],
-        mode="lines+markers",
-        name=READOUT_WORDS.get(readout, readout),
-        line={"color": colour, "width": 2, "dash": "dot" if readout == "pre" else "solid"},
-        marker={"size": 5},
-        legendgroup=readout,
-        customdata=np.column_stack([points["site"], low, high]),
-        hovertemplate="%{y:.1f} % (%{customdata[1]:.0f} to %{customdata[2]:.0f})",
-    )
-
-
-def _add_level_line(figure: go.Figure, y: float, words: str, dash: str) -> None:
-    figure.add_hline(
-        y=y,
-        line={"color": GREY, "width": 1.5, "dash": dash},
-        annotation={"text": words, "font": {"size": 11}, "xanchor": "right", "yanchor": "bottom"},
-    )
-
-
-def _mark_parts(figure: go.Figure, sites: list[str]) -> None:
-    """A faint line wherever one part of the model hands over to the next."""
-    parts = [Site.parse(site).part for site in sites]
-    for left, (part, following) in enumerate(zip(parts, parts[1:], strict=False)):
-        if part != following:
-            figure.add_vline(x=left + 0.5, line={"color": GREY, "width": 0.7}, opacity=0.5)
-
-
-def _site_ticks(sites: list[str], most: int = 9) -> dict[str, Any]:
-    """Name the sites where parts begin, the last, and some in between: all would not fit on a phone."""
-    step = max(1, -(-len(sites) // most))
-    parts = [Site.parse(site).part for site in sites]
-    starts = [i for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
-    marks = {*starts, len(sites) - 1}
-    for i in range(starts[-1] + step, len(sites) - step + 1, step):
-        marks.add(i)
-    shown = sorted(marks)
-    return {
-        "tickvals": shown,
-        "ticktext": [sites[i] for i in shown],
-        "range": [-0.5, len(sites) - 0.5],
-        "tickangle": -45,
-    }

@@ -1,7 +1,7 @@
 """How sure a mean over test images is, when images of one class resemble each other.
 
 Classes are resampled with replacement, whole (the cluster bootstrap; Field & Welsh 2007). Deviations are
-widened by `sqrt(classes / (classes - 1))`, since resampling few clusters understates the spread by that factor.
+widened by `sqrt(classes / (classes - 1))`: resampling few clusters understates the spread by that factor.
 """
 
 from dataclasses import dataclass

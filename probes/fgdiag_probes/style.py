@@ -1,7 +1,7 @@
 """How every figure looks: one plotly template and the colours of sites, readouts and stages.
 
-Colours are those of Okabe & Ito (2008), told apart by colour-blind readers. Backgrounds are transparent and lines
-of a middle grey, so a figure sits on a light page as on a dark one; the page sets the colour of the text.
+Colours are those of Okabe & Ito (2008), told apart by colour-blind readers. Backgrounds are transparent,
+lines and text of a middle grey, so a figure sits on a light page as on a dark one.
 """
 
 import plotly.graph_objects as go
@@ -44,9 +44,9 @@ _AXIS = {
 TEMPLATE = go.layout.Template(
     layout={
         "font": {
-            "family": "system-ui, -apple-system, 'Segoe UI', sans-serif",
+            "family": "system-ui, 'Segoe UI', sans-serif",
             "size": 13,
-            "color": "#6B717A",
+            "color": "#7A818B",
         },
         "title": {"font": {"size": 15}, "x": 0, "xanchor": "left", "xref": "paper", "pad": {"l": 0}},
         "colorway": [BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY],

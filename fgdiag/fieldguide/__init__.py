@@ -1,7 +1,8 @@
 """A field guide drawn by code: 40 invented bird species in 8 genera, with a mask for every part.
 
-No photograph needs to be shipped or fetched, and the truth is known: which marks tell two species apart, and where
-in each picture they are. Species of one genus share shape and plumage and differ in one or two small marks.
+No photograph needs to be shipped or fetched, and the truth is known: which marks tell two species apart, and
+where in each picture they are. Species of one genus share shape and plumage and differ in one or two small
+marks.
 """
 
 from fgdiag.fieldguide.plate import Plate, draw_bird

@@ -16,7 +16,7 @@ from fgdiag.fieldguide.brush import (
     sample,
     soften,
 )
-from fgdiag.fieldguide.feathers import WHITE, draw_bill, draw_eye, draw_legs, draw_tail, draw_wing
+from fgdiag.fieldguide.feathers import draw_bill, draw_eye, draw_legs, draw_tail, draw_wing
 from fgdiag.fieldguide.figure import Figure
 from fgdiag.fieldguide.species import Species
 
@@ -26,6 +26,7 @@ CROWNS: dict[str, Colour] = {
     "yellow": (250, 198, 24),
     "white": (250, 248, 242),
 }
+STRIPE: Colour = (246, 232, 200)
 ROSE: Colour = (222, 62, 84)
 
 
@@ -42,6 +43,7 @@ class Places:
     """Where every pixel lies on the bird; shared by all that is painted on the body."""
 
     def __init__(self, figure: Figure):
+        """Find the places of every pixel in the figure's window."""
         self.u, v, self.t = figure.body_grid()
         self.p, self.q = figure.head_grid()
         self.from_head = np.hypot(self.p, self.q)
@@ -70,13 +72,12 @@ def paint_bird(species: Species, figure: Figure, light: np.ndarray, rng: np.rand
     _paint_crown(plumes, species.crown, crown, places)
     plumes *= (1 + 0.055 * places.grain)[..., None]
     paint(colour, body, plumes)
-    colour *= (1 - 0.30 * np.clip(soften(over_cover, 0.02 * figure.size) - over_cover, 0, 1) * body)[
-        ..., None
-    ]
+    shadow = np.clip(soften(over_cover, 0.02 * figure.size) - over_cover, 0, 1)
+    colour *= (1 - 0.30 * shadow * body)[..., None]
     paint(colour, over_cover, over_colour)
 
     silhouette = 1 - (1 - under_cover) * (1 - body) * (1 - over_cover)
-    _shade(colour, figure, places, light, silhouette)
+    _shade(colour, figure, light, silhouette)
     bare = (1 - over_cover) * body
     parts = {
         "bird": silhouette,
@@ -106,10 +107,8 @@ def _ground(figure: Figure, places: Places) -> np.ndarray:
     paint(plumes, throat, plumage.throat)
     cheek = ramp(np.hypot((p + 0.20) / 0.62, (q - 0.14) / 0.40), 1.15, 0.5)
     paint(plumes, 0.38 * cheek, mix(plumage.head, (0, 0, 0), 0.45))
-    lore = (
-        ramp(np.abs(q - 0.02 + 0.05 * p), 0.13, 0.03) * ramp(p, 0.25, 0.4) * ramp(places.from_head, 1.2, 0.95)
-    )
-    paint(plumes, 0.6 * lore, mix(plumage.head, (0, 0, 0), 0.7))
+    lore = ramp(np.abs(q - 0.02 + 0.05 * p), 0.13, 0.03) * ramp(p, 0.25, 0.4)
+    paint(plumes, 0.6 * (lore * ramp(places.from_head, 1.2, 0.95)), mix(plumage.head, (0, 0, 0), 0.7))
     return plumes
 
 
@@ -125,9 +124,9 @@ def _paint_crown(plumes: np.ndarray, look: str, zone: np.ndarray, places: Places
     if look == "stripes":
         height = places.q + 0.22 * places.p * ramp(places.p, 0.0, -1.0)
         paint(plumes, zone, CROWNS["black"])
-        paint(plumes, zone * ramp(np.abs(height + 0.66), 0.16, 0.09), (246, 232, 200))
+        paint(plumes, zone * ramp(np.abs(height + 0.66), 0.16, 0.09), STRIPE)
         return
-    paint(plumes, zone, mix(CROWNS[look], (0, 0, 0), 0.0))
+    paint(plumes, zone, CROWNS[look])
 
 
 def _breast_zone(places: Places) -> np.ndarray:
@@ -168,9 +167,7 @@ def _drops(figure: Figure, places: np.ndarray, length: float, width: float) -> l
     return [figure.body(ribbon(figure.surface(u + along, np.full(6, t)), profile)) for u, t in places]
 
 
-def _shade(
-    colour: np.ndarray, figure: Figure, places: Places, light: np.ndarray, silhouette: np.ndarray
-) -> None:
+def _shade(colour: np.ndarray, figure: Figure, light: np.ndarray, silhouette: np.ndarray) -> None:
     """Round the bird: a lit side, a cool shadow side, light from the ground, and an inked edge."""
     normals = figure.normals()
     lit = normals @ light.astype(np.float32)

@@ -52,6 +52,7 @@ class Sheet:
     """A transparent sheet (height, width) on which outlines are filled in flat colours, anti-aliased."""
 
     def __init__(self, shape: tuple[int, int], ground: Colour | np.ndarray):
+        """Lay out an empty sheet; `ground` is what the edges of what is drawn fade into."""
         fine = (shape[1] * SUPERSAMPLE, shape[0] * SUPERSAMPLE)
         self._colour = Image.new("RGB", fine, _bytes(ground))
         self._cover = Image.new("L", fine)

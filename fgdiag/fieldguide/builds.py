@@ -1,8 +1,8 @@
 """How each genus is built and what its plumage is before any mark: what tells genera apart from afar.
 
-Lengths are in units of about one body length. The body lies along x, facing right, y down; `spine` is a string of
-circles (x, y, radius) from the rump to the head, and the bird's outline is what they sweep. Angles are degrees,
-positive turns the head end up.
+Lengths are in units of about one body length. The body lies along x, facing right, y down; `spine` is a
+string of circles (x, y, radius) from the rump to the head, and the bird's outline is what they sweep. Angles
+are in degrees, positive turns the head end up.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Wing, tail, bill, legs and eye: what is drawn feather by feather on a sheet, and where the marks on them go."""
+"""Wing, tail, bill, legs and eye: what is drawn feather by feather, and where the marks on them go."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ TAILS: dict[str, Colour] = {"rufous": (202, 84, 30)}
 _ALONG = np.linspace(0, 1, 7)
 _VANE = np.array([0.45, 0.85, 1.0, 1.0, 0.92, 0.72, 0.30])
 _EYE = (0.30, -0.06)
-_SHOULDER = (0.19, -0.07)
+_SHOULDER = np.array([0.19, -0.07])
 
 
 def feather(base: np.ndarray, tip: np.ndarray, width: float, *, start: float = 0.0) -> np.ndarray:
@@ -119,7 +119,7 @@ def _toes(trunk: bool, forward: np.ndarray) -> list[np.ndarray]:
 
 
 def draw_wing(sheet: Sheet, figure: Figure, look: str, rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw the folded wing, and return the outlines (pixels) of the covert rows, which carry bars and patch."""
+    """Draw the folded wing; return the outlines (pixels) of the covert rows, which carry bars and patch."""
     plumage = figure.build.plumage
     _row(sheet, figure, _primaries(), 0.30, plumage.flight, plumage.edge, rng)
     _row(sheet, figure, _secondaries(), 0.34, mix(plumage.flight, plumage.wing, 0.45), plumage.edge, rng)
@@ -157,14 +157,14 @@ def _row(
     length, depth = figure.build.wing
     outlines = []
     for base, tip in quills:
-        ends = [np.array(_SHOULDER) + (-length * x, depth * y) for x, y in (base, tip)]
-        vane = figure.body(feather(*ends, width * depth))
+        start, end = _SHOULDER + np.array([base, tip]) * (-length, depth)
+        vane = figure.body(feather(start, end, width * depth))
         sheet.fill(vane, mix(colour, (0, 0, 0), float(rng.uniform(0, 0.16))))
         if tips is not None:
-            reach = float(np.linalg.norm(ends[1] - ends[0]))
-            sheet.fill(figure.body(feather(*ends, width * depth * 1.05, start=1 - 0.075 / reach)), tips)
+            bar = 1 - 0.075 / float(np.linalg.norm(end - start))
+            sheet.fill(figure.body(feather(start, end, width * depth * 1.05, start=bar)), tips)
         sheet.line(vane[3:11], edge if tips is None else mix(edge, tips, 0.5), 0.55)
-        sheet.line(figure.body(np.stack(ends)), mix(colour, (0, 0, 0), 0.32), 0.35)
+        sheet.line(figure.body(np.stack([start, end])), mix(colour, (0, 0, 0), 0.32), 0.35)
         outlines.append(vane)
     return outlines
 
@@ -190,13 +190,13 @@ def _coverts(rise: float, count: int, start: float, stop: float) -> list:
 
 def draw_eye(sheet: Sheet, figure: Figure, look: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Draw the eye, and return the outlines of the ring's outer edge and of the eye it leaves free."""
-    place = figure.head(np.array([_EYE]))[0]
-    rim, pupil = disc(*place, 0.315 * figure.px), disc(*place, 0.185 * figure.px)
+    x, y = figure.head(np.array([_EYE]))[0]
+    rim, pupil = disc(x, y, 0.315 * figure.px), disc(x, y, 0.185 * figure.px)
     if look == "white":
         sheet.fill(rim, WHITE)
-    sheet.fill(disc(*place, 0.205 * figure.px), (14, 11, 10))
-    sheet.fill(disc(*place, 0.15 * figure.px), (44, 26, 18))
-    sheet.fill(disc(*place, 0.09 * figure.px), (6, 5, 5))
-    glint = figure.head(np.array([(_EYE[0] - 0.05 * figure.pose.facing, _EYE[1] - 0.07)]))[0]
-    sheet.fill(disc(*glint, 0.062 * figure.px), (255, 255, 255))
+    sheet.fill(disc(x, y, 0.205 * figure.px), (14, 11, 10))
+    sheet.fill(disc(x, y, 0.15 * figure.px), (44, 26, 18))
+    sheet.fill(disc(x, y, 0.09 * figure.px), (6, 5, 5))
+    x, y = figure.head(np.array([(_EYE[0] - 0.05 * figure.pose.facing, _EYE[1] - 0.07)]))[0]
+    sheet.fill(disc(x, y, 0.062 * figure.px), (255, 255, 255))
     return [rim], [pupil]

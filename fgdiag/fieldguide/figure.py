@@ -1,7 +1,8 @@
 """Where a posed bird is in the picture: its outline, and every pixel's place on its body and on its head.
 
-Three frames, all with y down. *Body*: the build's own, along the axis from rump to breast. *Head*: centred on the
-head, in head radii, the bill along +x; a bird keeps its head level however it holds its body. *Pixels*: of the image.
+Three frames, all with y down. *Body*: the build's own, along the axis from rump to breast. *Head*: centred
+on the head, in head radii, the bill along +x; a bird keeps its head level however it holds its body.
+*Pixels*: of the image, or of the window in it that the bird takes up.
 """
 
 from dataclasses import dataclass
@@ -51,11 +52,12 @@ class Pose:
 class Figure:
     """A build in a pose, in an image of `size` pixels a side.
 
-    All that is painted on the bird lies in `window`, the part of the image it takes up: pixels given and grids
-    returned here count from the window's `corner`.
+    All that is painted on the bird lies in `window`, the part of the image it takes up: pixels given and
+    grids returned here count from the window's `corner`.
     """
 
     def __init__(self, build: Build, pose: Pose, size: int):
+        """Put the bird together, and fit it into the image."""
         self.build, self.pose, self.size = build, pose, size
         self._body_turn = _turn(build.posture + pose.tilt)
         self._head_turn = _turn(pose.head)
@@ -96,7 +98,7 @@ class Figure:
         return [*outlines, self._thigh(), *self._crest()]
 
     def body_grid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every pixel's `u`, `v` in the body frame and its `t` across the body, each (height, width) float32."""
+        """Every pixel's `u`, `v` in the body frame and `t` across the body, each (height, width) float32."""
         world = self._world_grid()
         u, v = _turn_back(world, self._body_turn)
         middle, radius = self._section(u)
@@ -108,7 +110,7 @@ class Figure:
         return _turn_back(away, self._head_turn)
 
     def normals(self) -> np.ndarray:
-        """Which way the surface of the round body faces, (height, width, 3): x right, y down, z to the viewer."""
+        """Which way the round body faces, (height, width, 3): x right, y down, z to the viewer."""
         rows, columns = self.shape
         y = np.linspace(0, rows, rows // 2, dtype=np.float32)[:, None]
         x = np.linspace(0, columns, columns // 2, dtype=np.float32)
@@ -142,8 +144,8 @@ class Figure:
         return np.stack([hips[:, 0] + (0.06, 0.0), np.full(2, lowest)], axis=1)
 
     def _thigh(self) -> np.ndarray:
-        thigh = self.body(np.array([HIPS[1]]))[0]
-        return disc(*thigh, 0.10 * self.scale)
+        x, y = self.body(np.array([HIPS[1]]))[0]
+        return disc(x, y, 0.10 * self.scale)
 
     def _crest(self) -> list[np.ndarray]:
         height = self.build.crest
@@ -158,7 +160,7 @@ class Figure:
         return (-0.95 - 0.5 * self.build.crest, -0.75 - 0.75 * self.build.crest)
 
     def _fit(self) -> tuple[float, np.ndarray, tuple[slice, slice]]:
-        """Scale, place of the body's origin in the image, and the window (rows, columns) that holds the bird."""
+        """Scale, place of the body's origin in the image, and the window (rows, columns) of the bird."""
         around = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
         swept = (self.circles[:, None, :2] @ self._body_turn + self.circles[:, None, 2:] * around).reshape(
             -1, 2
@@ -200,7 +202,7 @@ def _turn(degrees: float) -> np.ndarray:
 
 
 def _turn_back(grid: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Undo a turn for a grid (height, width, 2). Written out, as a matrix product may round by the machine."""
+    """Undo a turn for a grid (height, width, 2). Written out: a matrix product may round by the machine."""
     x, y = grid[..., 0], grid[..., 1]
     (a, b), (c, d) = turn.astype(np.float32)
     return a * x + b * y, c * x + d * y

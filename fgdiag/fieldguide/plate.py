@@ -5,20 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from fgdiag.fieldguide.backdrop import BACKDROPS, paint_backdrop
 from fgdiag.fieldguide.bird import paint_bird
 from fgdiag.fieldguide.brush import cover, paint
 from fgdiag.fieldguide.builds import BUILDS
 from fgdiag.fieldguide.feathers import bill_outlines
 from fgdiag.fieldguide.figure import Figure, Pose
-from fgdiag.fieldguide.scene import (
-    BACKDROPS,
-    draw_light,
-    paint_backdrop,
-    paint_occluders,
-    paint_stand,
-    through_the_lens,
-)
+from fgdiag.fieldguide.greenery import paint_occluders
+from fgdiag.fieldguide.light import draw_light, through_the_lens
 from fgdiag.fieldguide.species import PARTS, Species
+from fgdiag.fieldguide.stand import paint_stand
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The birds of the field guide: eight invented genera of five species, and the marks that tell them apart.
 
 A species is its genus plus one mark, and the first word of its name says which: every `Ringed` bird wears a
-white eye-ring, every `Barred` one two white wing bars. What is not marked is `plain`, as in the rest of the genus.
+white eye-ring, every `Barred` one two white wing bars. What is not marked is `plain`, as in all the genus.
 """
 
 from dataclasses import dataclass

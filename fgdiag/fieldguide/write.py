@@ -4,16 +4,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from PIL import Image
 
 from fgdiag.errors import ImagesNotUsable, NoSpace
@@ -54,16 +51,18 @@ def write_fieldguide(
 ) -> Path:
     """Draw the field guide into a folder: `{train,test}/<genus>/<species>/NNN.jpg`, table and masks.
 
-    The folder is complete or absent. When it is there already with the same settings, nothing is drawn. The same
-    settings give the same bytes, however many workers draw them.
+    The folder is complete or absent. When it is there already with the same settings, nothing is drawn. The
+    same settings give the same bytes, however many workers draw them.
 
     Parameters
     ----------
     out
-        The folder to make. Beside the images it gets `table.parquet` (one row an image: `path`, `fine`, `coarse`,
-        `split`, `seed`, `masks`, how each part looks, pose and scene), `parts.json` and hidden bit-plane masks.
+        The folder to make. Beside the images it gets `table.parquet` (one row an image: `path`, `fine`,
+        `coarse`, `split`, `seed`, `masks`, how each part looks, pose and scene), `parts.json` (the order of
+        the parts) and, in a hidden folder, one PNG an image whose bit k is the mask of part k.
     per_class, test_per_class
-        Images of each of the 40 species in `train` and in `test`; by default half as many in `test`, at least 2.
+        Images of each of the 40 species in `train` and in `test`; by default half as many in `test`, and
+        never fewer than 2.
     seed
         What all the pictures are drawn from.
     workers
@@ -105,7 +104,7 @@ def write_fieldguide(
             _publish(draft, out, settings)
     except OSError as error:
         raise NoSpace(
-            f"Cannot write the field guide to {out}: {error.strerror}. Choose another folder."
+            f"Cannot write the field guide to {out}: {error.strerror or error}. Choose another folder."
         ) from error
     return out
 
@@ -137,7 +136,7 @@ def load_masks(out: Path | str, path: str) -> dict[str, np.ndarray]:
             planes = np.asarray(image)
     except OSError as error:
         raise ImagesNotUsable(
-            f"No masks for {path} in {out}. `path` is one of its table.parquet, and {out} a folder of `fgdiag fieldguide`."
+            f"No masks for {path} in {out}. Expected a path of the table.parquet of a written field guide."
         ) from error
     return {part: (planes >> bit & 1).astype(bool) for bit, part in enumerate(parts)}
 
@@ -181,18 +180,12 @@ def _orders(per_class: int, tested: int, seed: int) -> list[_Order]:
 def _draw_all(draft: Path, orders: list[_Order], size: int, workers: int) -> None:
     for folder in {(draft / root / order.stem).parent for order in orders for root in ("", _MASKS)}:
         folder.mkdir(parents=True, exist_ok=True)
-    draw = partial(_draw_one, draft, size)
-    rows = list(track(_in_order(draw, orders, workers), description="drawing birds", total=len(orders)))
+    # loky starts fresh processes: a fork would freeze where the caller has threads (torch, zarr), and a plain
+    # spawn would run the caller's script again where it has no `if __name__ == "__main__"`.
+    pool = Parallel(n_jobs=min(workers, len(orders)), return_as="generator")
+    drawn = pool(delayed(_draw_one)(draft, size, order) for order in orders)
+    rows = list(track(drawn, description="drawing birds", total=len(orders)))
     pd.DataFrame(rows).to_parquet(draft / _TABLE, index=False)
-
-
-def _in_order(draw: partial, orders: list[_Order], workers: int) -> Iterator[dict[str, str | int | float]]:
-    if workers == 1:
-        yield from map(draw, orders)
-        return
-    # Spawned, not forked: the caller may hold threads (torch, zarr) that a fork would freeze.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(draw, orders, chunksize=8)
 
 
 def _draw_one(draft: Path, size: int, order: _Order) -> dict[str, str | int | float]:

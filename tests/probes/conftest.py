@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from fgdiag.errors import RunIncomplete
 from fgdiag.sites import Site
 
@@ -17,7 +18,7 @@ class PlantedRun:
 
     def __init__(self, path: Path, images: pd.DataFrame, activations: dict[tuple[str, str], np.ndarray]):
         self.path, self.images, self._activations = path, images, activations
-        levels = ["fine", "coarse"] if (images["coarse"] != images["fine"]).any() else ["fine"]
+        levels = ["fine"] if images["coarse"].equals(images["fine"]) else ["fine", "coarse"]
         self.manifest: dict[str, Any] = {
             "model": "planted",
             "fingerprint": "planted",
@@ -130,9 +131,9 @@ def plant(
     activations["pixels", "image"] = pixels.astype(np.float32)
     run = PlantedRun(path, images, activations)
     if answer_kept is not None:
-        logits = -np.square(
-            damaged(detail, share * answer_kept, detail_size)[:, None] - signal * share * answer_kept * fine_means
-        ).sum(2)
+        share *= answer_kept
+        seen = damaged(detail, share, detail_size)
+        logits = -np.square(seen[:, None] - signal * share * fine_means).sum(2)
         logits -= np.square(kind[:, None] - 3.0 * kind_means).sum(2)[:, np.arange(classes) // per_kind]
         run.write_table("answers", _answers(images, logits / 8, fine, coarse))
     return run

@@ -1,0 +1,230 @@
+"""The verdict: which stage loses the fine detail, in one sentence a reader can repeat."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from fgdiag_probes.curves import LayerCurves
+from fgdiag_probes.style import percent
+
+Stage = Literal["vision encoder", "projector", "language model", "answer", "none"]
+Row = Mapping[str, Any]
+
+SIGNIFICANT = 0.05
+HALFWAY = 0.5
+"""An encoder no better than raw pixels is blamed only if it misses at least this share of the way from chance
+to perfect: where even pixels tell the classes apart, there is little to add."""
+
+NOT_TESTED = (
+    "a non-linear reader: detail that only a non-linear probe can read counts as lost here",
+    "selectivity: control tasks with random labels, which show how much a probe learns by heart",
+    "use: whether the model relies on what a probe reads, which only an intervention shows",
+    "other prompts and other wordings of the class names",
+    "an image-only model on the same images as a reference",
+    "other splits and seeds: this is one split of the images and one seed",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where the fine detail is lost.
+
+    Attributes
+    ----------
+    stage
+        The stage with the largest significant loss; `none` where there is none.
+    sentence
+        The verdict in words, with its numbers.
+    numbers
+        What it rests on, a line each.
+    not_tested
+        What could still overturn it, a line each.
+    """
+
+    stage: Stage
+    sentence: str
+    numbers: tuple[str, ...]
+    not_tested: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return self.sentence
+
+    def json(self) -> dict[str, Any]:
+        """Return the verdict as plain values."""
+        return {
+            "stage": self.stage,
+            "sentence": self.sentence,
+            "numbers": list(self.numbers),
+            "not_tested": list(self.not_tested),
+        }
+
+
+def judge(drops: pd.DataFrame, depths: pd.DataFrame, curves: LayerCurves, *, answered: bool) -> Verdict:
+    """Name the stage with the largest significant drop at the finest level that was not made good later.
+
+    The vision encoder is named where it never made the classes readable: its probe is not significantly above
+    chance, or not above raw pixels while missing over half of what there is to know.
+
+    Parameters
+    ----------
+    drops, depths
+        As in `LossBudget`.
+    curves
+        What they were made from.
+    answered
+        Whether the model's answers are the last depth.
+    """
+    level = curves.labels.levels[0]
+    at = {(row["level"], row["depth"]): row for row in _rows(depths)}
+    losses = [
+        row for row in _rows(drops) if row["level"] == level and row["significant"] and not row["made_good"]
+    ]
+    vision = at.get((level, "vision"))
+    stage: Stage
+    if vision is not None and _never_had_it(vision):
+        stage, sentence = "vision encoder", _blind(vision, at.get((level, "pixels")))
+    elif losses:
+        largest = max(losses, key=lambda row: row["drop"])
+        stage, sentence = largest["stage"], _lost(largest, at) + _kind(largest, _rows(drops), at)
+    else:
+        chain = [row for row in _rows(depths) if row["level"] == level and row["depth"] != "pixels"]
+        stage, sentence = "none", _nothing_lost(chain)
+    if not answered:
+        sentence += " The model's own answers were not tested."
+    return Verdict(stage, sentence, _numbers(drops, depths, curves), _not_tested(curves, answered, at, level))
+
+
+def _rows(table: pd.DataFrame) -> list[Row]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _never_had_it(vision: Row) -> bool:
+    if not vision["above_chance"]:
+        return True
+    reached = (vision["accuracy"] - vision["chance"]) / (1 - vision["chance"])
+    return not vision["above_pixels"] and reached < HALFWAY
+
+
+def _among(level: str) -> str:
+    return "among look-alikes of the same kind, " if level == "fine|coarse" else ""
+
+
+def _blind(vision: Row, pixels: Row | None) -> str:
+    rival = (
+        f"raw pixels give ({percent(pixels['accuracy'])})"
+        if pixels is not None and vision["above_chance"]
+        else f"chance ({percent(vision['chance'])})"
+    )
+    return (
+        f"The vision encoder never had the fine detail in linearly readable form: {_among(vision['level'])}a "
+        f"linear probe on what it hands to the projector names {percent(vision['accuracy'])} of test images "
+        f"right (95 % interval {_span(vision)}), not significantly more than {rival}."
+    )
+
+
+def _lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
+    before, after = at[drop["level"], drop["from"]], at[drop["level"], drop["to"]]
+    readable = (
+        f"{_among(drop['level'])}a linear probe names {percent(before['accuracy'])} of test images right "
+        f"{_where(before)}"
+    )
+    fall = f"(a drop of {drop['drop']:.0f} points, 95 % interval {drop['low']:.0f} to {drop['high']:.0f})"
+    if drop["stage"] == "answer":
+        return (
+            f"The model does not say the fine detail that its last layer still holds: {readable} but its "
+            f"own answer, the most likely class name, is right for {percent(after['accuracy'])} {fall}"
+        )
+    return (
+        f"The {drop['stage']} loses the fine detail: {readable} but {percent(after['accuracy'])} "
+        f"{_where(after)} {fall}"
+    )
+
+
+def _where(depth: Row) -> str:
+    return {
+        "vision": "at the output of the vision encoder",
+        "projector": "at the projector",
+        "best llm layer": f"at the language model's best layer ({depth['site']})",
+        "last llm layer": "at the language model's last layer",
+        "answer": "in its own answers",
+    }[depth["depth"]]
+
+
+def _kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str:
+    """Whether the drop is specific to the fine classes, on a scale from chance (0) to perfect (1)."""
+    between = (drop["from"], drop["to"])
+    same = [row for row in drops if row["level"] == "coarse" and (row["from"], row["to"]) == between]
+    if not same:
+        return "."
+    coarse = same[0]
+    before, after = at["coarse", coarse["from"]], at["coarse", coarse["to"]]
+    span = f"({percent(before['accuracy'])} to {percent(after['accuracy'])})"
+    if not coarse["significant"]:
+        return f", while the kind itself stays readable {span}."
+    fine_fall = drop["drop"] / (1 - at[drop["level"], drop["from"]]["chance"])
+    if coarse["drop"] / (1 - before["chance"]) < fine_fall:
+        return f", while the kind itself falls less {span}."
+    return f"; this is not specific to fine detail, for the kind itself falls as much {span}."
+
+
+def _nothing_lost(chain: list[Row]) -> str:
+    answer = [row for row in chain if row["depth"] == "answer"]
+    probed = [f"{percent(row['accuracy'])} {_where(row)}" for row in chain if row["depth"] != "answer"]
+    said = f", and the model's own answer is right for {percent(answer[0]['accuracy'])}" if answer else ""
+    return (
+        f"No stage loses the fine detail beyond what luck explains: {_among(chain[0]['level'])}a linear "
+        f"probe names right {', '.join(probed)}{said}."
+    )
+
+
+def _span(row: Row) -> str:
+    return f"{100 * row['low']:.0f} to {100 * row['high']:.0f}"
+
+
+def _numbers(drops: pd.DataFrame, depths: pd.DataFrame, curves: LayerCurves) -> tuple[str, ...]:
+    lines = []
+    for level in curves.labels.levels:
+        lines += [_depth_line(row) for row in _rows(depths) if row["level"] == level]
+        lines += [_drop_line(row) for row in _rows(drops) if row["level"] == level]
+    lines.append(f"control: {curves.control.sentence}")
+    fits = _rows(curves.table)
+    if at_edge := sum(bool(fit["at_edge"]) for fit in fits):
+        lines.append(f"{at_edge} of {len(fits)} probes chose the strongest or weakest penalty of the grid")
+    if unsolved := sum(not fit["converged"] for fit in fits):
+        lines.append(f"{unsolved} of {len(fits)} probes did not converge")
+    return tuple(lines)
+
+
+def _depth_line(row: Row) -> str:
+    return (
+        f"{row['level']}, {row['depth']} ({row['site']}, {row['readout']}): {percent(row['accuracy'])} "
+        f"right, 95 % interval {_span(row)}, chance {percent(row['chance'])}, {row['bits']:.2f} bits, "
+        f"{row['images']} images"
+    )
+
+
+def _drop_line(row: Row) -> str:
+    word = "significant" if row["significant"] else "noise" if row["drop"] > 0 else "no drop"
+    good = ", made good later" if row["significant"] and row["made_good"] else ""
+    return (
+        f"{row['level']}, {row['from']} to {row['to']}: {row['drop']:.1f} points lost, 95 % interval "
+        f"{row['low']:.1f} to {row['high']:.1f}, {word}{good}"
+    )
+
+
+def _not_tested(
+    curves: LayerCurves, answered: bool, at: Mapping[tuple[str, str], Row], level: str
+) -> tuple[str, ...]:
+    missing = []
+    if not answered:
+        missing.append("the model's own answers")
+    if "coarse" not in curves.labels.levels:
+        missing.append("whether a drop is specific to fine detail: the images have no coarse labels")
+    if (level, "pixels") not in at:
+        missing.append("raw pixels as a baseline: the run does not hold them")
+    if not curves.control.applies:
+        missing.append(f"the control on tokens before the image. {curves.control.sentence}")
+    return (*missing, *NOT_TESTED)

@@ -31,5 +31,5 @@ def read_answers(run: "Run", labels: Labels) -> Readings | None:
     for level in labels.levels:
         said, bits = COLUMNS[level]
         codes = pd.Index(labels.names(level)).get_indexer(pd.Index(table[said]))
-        readings[level] = Reading(np.asarray(codes, np.int64), table[bits].to_numpy(np.float64))
+        readings[level] = Reading(np.asarray(codes, np.int32), table[bits].to_numpy(np.float32))
     return readings

@@ -13,26 +13,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from fgdiag.sites import Site
 from fgdiag_probes.answered import read_answers
 from fgdiag_probes.budget_figure import draw_budget
-from fgdiag_probes.curves import LayerCurves, probe_layers
+from fgdiag_probes.curves import probe_layers
+from fgdiag_probes.depths import LOSING_STAGE, Depth, comparable, depth_at, depths_of
 from fgdiag_probes.intervals import clustered_means, holm
 from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.reading import Reading, Readings
 from fgdiag_probes.verdict import SIGNIFICANT, Verdict, judge
 
 if TYPE_CHECKING:
     from fgdiag.store import Run
-
-LOSING_STAGE = {
-    "vision": "vision encoder",
-    "projector": "projector",
-    "best llm layer": "language model",
-    "last llm layer": "language model",
-    "answer": "answer",
-}
-"""The stage that lies just before each depth, and so the one that lost what is missing there."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +65,6 @@ class LossBudget:
         return draw_budget(self.depths, self.drops)
 
 
-@dataclass(frozen=True)
-class _Depth:
-    """What speaks for one depth at one level."""
-
-    name: str
-    site: str
-    readout: str
-    reading: Reading
-
-
 def loss_budget(run: "Run", *, seed: int = 0) -> LossBudget:
     """Compare what linear probes and the model's answers name right, depth by depth, and judge.
 
@@ -108,12 +88,11 @@ def loss_budget(run: "Run", *, seed: int = 0) -> LossBudget:
     answers = read_answers(run, labels)
     drops, depths = [], []
     for level in labels.levels:
-        chain = _chain(curves, answers, level)
-        asked = labels.asked(level, labels.test) & _answered(answers, level, labels)
+        chain = depths_of(curves, answers, level)
+        asked = comparable(answers, level, labels)
         drops.append(_drops(chain, labels, level, asked, seed))
-        pixels = curves.best(level, ["pixels"])
-        baseline = [_Depth("pixels", *pixels, curves.readings[pixels][level])] if pixels else []
-        depths.append(_depths([*baseline, *chain], labels, level, asked, seed))
+        pixels = depth_at(curves, level, "pixels", ["pixels"])
+        depths.append(_scores([pixels, *chain] if pixels else chain, labels, level, asked, seed))
     drop_table, depth_table = pd.concat(drops, ignore_index=True), pd.concat(depths, ignore_index=True)
     verdict = judge(drop_table, depth_table, curves, answered=answers is not None)
     budget = LossBudget(drop_table, depth_table, verdict)
@@ -121,33 +100,8 @@ def loss_budget(run: "Run", *, seed: int = 0) -> LossBudget:
     return budget
 
 
-def _chain(curves: LayerCurves, answers: Readings | None, level: Level) -> list[_Depth]:
-    """The depths of this run from the vision encoder to the answer, those that it has."""
-    sites = sorted({Site.parse(site) for site, _ in curves.readings})
-    llm = [str(site) for site in sites if site.part == "llm"]
-    candidates = {
-        "vision": ["vision"],
-        "projector": [str(site) for site in sites if site.part == "projector"],
-        "best llm layer": llm,
-        "last llm layer": llm[-1:],
-    }
-    chain = []
-    for name, among in candidates.items():
-        if place := curves.best(level, among):
-            chain.append(_Depth(name, *place, curves.readings[place][level]))
-    if answers is not None:
-        chain.append(_Depth("answer", "answer", "likelihood", answers[level]))
-    return chain
-
-
-def _answered(answers: Readings | None, level: Level, labels: Labels) -> np.ndarray:
-    if answers is None:
-        return np.ones(len(labels.test), bool)
-    return ~np.isnan(answers[level].bits)
-
-
 def _drops(
-    chain: Sequence[_Depth], labels: Labels, level: Level, asked: np.ndarray, seed: int
+    chain: Sequence[Depth], labels: Labels, level: Level, asked: np.ndarray, seed: int
 ) -> pd.DataFrame:
     correct = np.stack([depth.reading.correct(labels, level)[asked] for depth in chain])
     bits = np.stack([depth.reading.bits[asked] for depth in chain])
@@ -181,8 +135,8 @@ def _drops(
     )
 
 
-def _depths(
-    chain: Sequence[_Depth], labels: Labels, level: Level, asked: np.ndarray, seed: int
+def _scores(
+    chain: Sequence[Depth], labels: Labels, level: Level, asked: np.ndarray, seed: int
 ) -> pd.DataFrame:
     clusters = labels.fine[labels.test][asked]
     correct = np.stack([depth.reading.correct(labels, level)[asked] for depth in chain])

@@ -19,7 +19,7 @@ from fgdiag_probes.solver import Solution, minimise
 PENALTIES = (1.0, 0.1, 0.01, 0.001, 0.0001)
 TOLERANCE = 1e-5
 """Expected fall of the objective, as a share of it, below which a fold counts as solved."""
-REFIT_TOLERANCE = 1e-6
+REFIT_TOLERANCE = 1e-7
 """The same for the probe that is kept."""
 RISEN = 1.02
 """Weaker penalties are not tried once the cross-validated log-loss is this many times the best one."""

@@ -33,9 +33,9 @@ class Reading:
     Attributes
     ----------
     said
-        (test,) code of the class named; -1 where nothing was asked.
+        (test,) int32, code of the class named; -1 where nothing was asked.
     bits
-        (test,) minus log2 of the probability given to the right class; NaN where nothing was asked.
+        (test,) float32, minus log2 of the probability given to the right class; NaN where nothing was asked.
     choice
         None where there was nothing to fit, as for the model's own answers.
     """
@@ -65,7 +65,8 @@ class Reading:
         own = np.take_along_axis(logits, labels.codes(level)[rows, None], 1)
         bits = (log_total - own)[:, 0] / np.log(2)
         asked = labels.asked(level, rows)
-        return cls(np.where(asked, logits.argmax(1), -1), np.where(asked, bits, np.nan))
+        said = np.where(asked, logits.argmax(1), -1).astype(np.int32)
+        return cls(said, np.where(asked, bits, np.nan).astype(np.float32))
 
 
 Readings = dict[Level, Reading]
@@ -111,8 +112,8 @@ def save(path: Path, key: str, readings: Readings) -> None:
     """Write readings whole or not at all; `key` says what they were made from."""
     arrays: dict[str, np.ndarray] = {"key": np.array(key)}
     for level, reading in readings.items():
-        arrays[f"{level}:said"] = reading.said.astype(np.int32)
-        arrays[f"{level}:bits"] = reading.bits.astype(np.float32)
+        arrays[f"{level}:said"] = reading.said
+        arrays[f"{level}:bits"] = reading.bits
         if reading.choice is not None:
             arrays[f"{level}:choice"] = np.array(json.dumps(asdict(reading.choice)))
     path.parent.mkdir(parents=True, exist_ok=True)

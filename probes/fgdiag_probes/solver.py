@@ -16,7 +16,7 @@ MEMORY = 6
 """Pairs of steps and gradient changes that L-BFGS remembers."""
 RENEW_EVERY = 10
 """Steps between two looks at the curvature; one look costs half a step."""
-BIAS_PENALTY = 1e-6
+BIAS_PENALTY = 1e-8
 """Keeps the bias of a class that a fold never shows from running away; too small to be seen in the loss."""
 
 

@@ -162,6 +162,8 @@ def _kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str
     coarse = same[0]
     before, after = at["coarse", coarse["from"]], at["coarse", coarse["to"]]
     span = f"({percent(before['accuracy'])} to {percent(after['accuracy'])})"
+    if not before["above_chance"]:
+        return f", and the kind itself was not readable either {span}."
     if not coarse["significant"]:
         return f", while the kind itself stays readable {span}."
     fine_fall = drop["drop"] / (1 - at[drop["level"], drop["from"]]["chance"])

@@ -76,6 +76,7 @@ def plant(
     test: int = 10,
     seed: int = 0,
     sites: tuple[str, ...] = SITES,
+    readouts: tuple[str, ...] = ("image", "last", "pre"),
 ) -> PlantedRun:
     """Make a run in which every image has one latent vector that each site shows turned, with some noise.
 
@@ -122,9 +123,10 @@ def plant(
         turn = np.linalg.qr(rng.standard_normal((2 * width, 2 * width)))[0]
         noisy = shown @ turn + 0.3 * rng.standard_normal(shown.shape) + 5.0
         activations[site, "image"] = noisy.astype(np.float32)
-        if site.startswith("llm"):
+        if site.startswith("llm") and "last" in readouts:
             last = noisy + 1.5 * rng.standard_normal(shown.shape)
             activations[site, "last"] = last.astype(np.float32)
+        if site.startswith("llm") and "pre" in readouts:
             rounding = 1e-7 * rng.standard_normal(shown.shape)
             activations[site, "pre"] = (np.arange(1, 2 * width + 1) * (1 + rounding)).astype(np.float32)
     pixels = pixel_signal * kind_means[coarse] + rng.standard_normal((len(fine), width))
@@ -168,8 +170,7 @@ def _answers(images: pd.DataFrame, logits: np.ndarray, fine: np.ndarray, coarse:
     )
 
 
-@pytest.fixture
-def planted(tmp_path: Path) -> Callable[..., PlantedRun]:
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PlantedRun]:
     """Return `plant`, with a folder of its own for each run."""
-    made = iter(range(1000))
-    return lambda **how: plant(tmp_path / f"run{next(made)}", **how)
+    return lambda **how: plant(tmp_path_factory.mktemp("run"), **how)

@@ -47,7 +47,7 @@ def test_equals_scikit_learn(case: str, penalty: float) -> None:
         coef, bias = np.vstack([-theirs.coef_, theirs.coef_]) / 2, np.r_[-1, 1] * theirs.intercept_ / 2
     expected = _loss(standard @ coef.T + bias, y, coef, penalty)
     got = _loss(probe.logits(X).astype(float), y, probe.weights[:-1].numpy(), penalty)
-    assert got == pytest.approx(expected, rel=2e-4)
+    assert got == pytest.approx(expected, rel=1e-4)
     assert np.mean(probe.predict(X) == theirs.predict(standard)) > 0.99
     assert probe.converged
 
@@ -94,7 +94,7 @@ def test_planted_signal_is_found_and_shuffled_labels_are_not() -> None:
     shuffled = rng.permutation(y[:400])
     wrong = fit_probe(X[:400], shuffled, folds=folds).predict(X[400:]) == y[400:]
     assert right.mean() > 0.9
-    assert wrong.mean() < np.bincount(y).max() / len(y) + 0.05
+    assert wrong.mean() < np.bincount(y[400:]).max() / 200 + 0.05
 
 
 def test_rounding_noise_reads_as_nothing() -> None:

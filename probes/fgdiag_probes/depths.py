@@ -1,0 +1,64 @@
+"""The depths at which a run is compared with itself, and what speaks for each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fgdiag.sites import Site
+from fgdiag_probes.curves import LayerCurves
+from fgdiag_probes.labels import Labels, Level
+from fgdiag_probes.reading import Reading, Readings
+
+LOSING_STAGE = {
+    "vision": "vision encoder",
+    "projector": "projector",
+    "best llm layer": "language model",
+    "last llm layer": "language model",
+    "answer": "answer",
+}
+"""Every depth in order, with the stage just before it: the one that lost what is missing there."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The site and readout that speak for one depth at one level, and what they say about each test image."""
+
+    name: str
+    site: str
+    readout: str
+    reading: Reading
+
+
+def depths_of(curves: LayerCurves, answers: Readings | None, level: Level) -> list[Depth]:
+    """Depths from the vision encoder to the answer, those that the run has.
+
+    The best of all readouts speaks for a depth, and of all sites where there are several; chosen on held-out
+    training images.
+    """
+    sites = sorted({Site.parse(site) for site, _ in curves.readings})
+    llm = [str(site) for site in sites if site.part == "llm"]
+    candidates = {
+        "vision": ["vision"],
+        "projector": [str(site) for site in sites if site.part == "projector"],
+        "best llm layer": llm,
+        "last llm layer": llm[-1:],
+    }
+    depths = []
+    for name, among in candidates.items():
+        if depth := depth_at(curves, level, name, among):
+            depths.append(depth)
+    if answers is not None:
+        depths.append(Depth("answer", "answer", "likelihood", answers[level]))
+    return depths
+
+
+def depth_at(curves: LayerCurves, level: Level, name: str, sites: list[str]) -> Depth | None:
+    """Return the depth called `name` for which the best readout of `sites` speaks, if there is one."""
+    place = curves.best(level, sites)
+    return Depth(name, *place, curves.readings[place][level]) if place else None
+
+
+def comparable(answers: Readings | None, level: Level, labels: Labels) -> np.ndarray:
+    """(test,) bool: the images that every depth has something to say about."""
+    asked = labels.asked(level, labels.test)
+    return asked if answers is None else asked & ~np.isnan(answers[level].bits)

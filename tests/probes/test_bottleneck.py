@@ -1,0 +1,117 @@
+import pytest
+from fgdiag_probes.bottleneck import LossBudget, loss_budget
+
+SMALL = {"sites": ("vision", "projector", "llm.0", "llm.norm"), "readouts": ("image",)}
+PLANTED = {
+    "vision encoder": {"signal": 0.0},
+    "projector": {"kept": {"projector": 0.55}},
+    "language model": {"kept": {"llm.norm": 0.55}},
+    "answer": {"answer_kept": 0.5},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("stage", PLANTED)
+def test_verdict_names_the_planted_stage(planted, stage: str, seed: int) -> None:
+    budget = loss_budget(planted(**SMALL, **PLANTED[stage], seed=seed))
+    assert budget.verdict.stage == stage
+
+
+@pytest.fixture(scope="module")
+def cut(planted) -> LossBudget:
+    """The language model loses the species, and keeps the genus."""
+    return loss_budget(planted(**SMALL, kept={"llm.0": 0.5}))
+
+
+def test_sentence_has_the_numbers_and_the_kind(cut: LossBudget) -> None:
+    assert cut.verdict.stage == "language model"
+    sentence = str(cut.verdict)
+    assert sentence.startswith("The language model loses the fine detail: among look-alikes of the same kind")
+    assert "while the kind itself stays readable (100 % to 100 %)" in sentence
+    assert "information" not in sentence
+    largest = cut.drops.sort_values("drop").iloc[-1]
+    assert f"a drop of {largest['drop']:.0f} points" in sentence
+
+
+def test_drops_chain_the_depths(cut: LossBudget) -> None:
+    rows = cut.drops[cut.drops["level"] == "fine|coarse"]
+    assert rows["from"].tolist() == ["vision", "projector", "best llm layer", "last llm layer"]
+    assert rows["to"].tolist() == ["projector", "best llm layer", "last llm layer", "answer"]
+    left = cut.depths[cut.depths["level"] == "fine|coarse"].set_index("depth")["accuracy"]
+    for _, row in rows.iterrows():
+        assert row["drop"] == pytest.approx(100 * (left[row["from"]] - left[row["to"]]))
+        assert row["low"] <= row["drop"] <= row["high"]
+
+
+def test_json_on_disk_is_what_others_read(planted) -> None:
+    run = planted(**SMALL, kept={"projector": 0.5})
+    budget = loss_budget(run)
+    stored = run.read_json("verdict")
+    assert stored == budget.json()
+    assert stored["stage"] == "projector"
+    assert {"from", "to", "level", "drop", "low", "high", "significant"} <= set(stored["budget"][0])
+    assert any("non-linear" in line for line in stored["not_tested"])
+
+
+def test_a_fall_of_everything_is_not_called_specific(planted) -> None:
+    budget = loss_budget(planted(**SMALL, kept={"llm.0": 0.4}, kind_kept={"llm.0": 0.3}))
+    assert "not specific to fine detail" in budget.verdict.sentence
+
+
+def test_what_is_readable_again_later_was_not_lost(planted) -> None:
+    run = planted(**SMALL)
+    damaged = planted(**SMALL, kept={"projector": 0.5})
+    run._activations["projector", "image"] = damaged._activations["projector", "image"]
+    budget = loss_budget(run)
+    first = budget.drops.iloc[0]
+    assert first["significant"]
+    assert first["made_good"]
+    assert budget.verdict.stage == "none"
+
+
+def test_detail_that_moved_to_another_token_was_not_lost(planted) -> None:
+    run = planted(sites=SMALL["sites"])
+    damaged = planted(sites=SMALL["sites"], kept={"llm.norm": 0.3})
+    run._activations["llm.norm", "last"] = run._activations["llm.norm", "image"]
+    run._activations["llm.norm", "image"] = damaged._activations["llm.norm", "image"]
+    assert loss_budget(run).verdict.stage == "none"
+
+
+def test_without_answers_it_says_so(planted) -> None:
+    verdict = loss_budget(planted(**SMALL, answer_kept=None)).verdict
+    assert verdict.sentence.endswith("The model's own answers were not tested.")
+    assert "the model's own answers" in verdict.not_tested
+
+
+def test_unanswered_images_are_left_out_of_every_depth(planted) -> None:
+    run = planted(**SMALL)
+    run.write_table("answers", run.read_table("answers").iloc[5:])
+    assert set(loss_budget(run).depths["images"]) == {195}
+
+
+def test_an_encoder_as_good_as_easy_pixels_is_not_blamed(planted) -> None:
+    run = planted(**SMALL, answer_kept=0.4)
+    run._activations["pixels", "image"] = run._activations["vision", "image"]
+    assert loss_budget(run).verdict.stage == "answer"
+
+
+def test_without_kinds_the_fine_level_decides(planted) -> None:
+    run = planted(**SMALL, kept={"projector": 0.4})
+    run.images["coarse"] = run.images["fine"]
+    run.manifest["images"]["levels"] = ["fine"]
+    verdict = loss_budget(run).verdict
+    assert verdict.stage == "projector"
+    assert "kind" not in verdict.sentence
+
+
+def test_figure_draws_every_level_and_writes_the_drops(cut: LossBudget) -> None:
+    figure = cut.figure().to_dict()
+    assert {trace.get("name") for trace in figure["data"]} - {None} == {
+        "fine class among look-alikes",
+        "fine class among all",
+        "coarse class",
+    }
+    notes = [note["text"] for note in figure["layout"]["annotations"]]
+    assert len(notes) == 4
+    assert sum("<b>" in note for note in notes) == 1

@@ -27,10 +27,10 @@ def draw_curves(table: pd.DataFrame, level: str) -> go.Figure:
     figure = go.Figure(layout={"template": TEMPLATE})
     for readout, points in by_readout.items():
         _add_line(figure, readout, points.query("site != 'pixels'"), sites)
-    _add_level_line(figure, 100 * float(by_level[level]["chance"].iloc[0]), "chance", "dot")
+    _add_level_line(figure, 100 * float(by_level[level]["chance"].iloc[0]), "chance", "dot", "bottom right")
     for site, accuracy in zip(by_level[level]["site"], by_level[level]["accuracy"], strict=True):
         if site == "pixels":
-            _add_level_line(figure, 100 * accuracy, "raw pixels", "dash")
+            _add_level_line(figure, 100 * accuracy, "raw pixels", "dash", "top right")
     _mark_parts(figure, sites)
     return figure.update_layout(
         title_text=f"Linearly readable: {LEVEL_WORDS[level]}",
@@ -67,11 +67,12 @@ def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list
     )
 
 
-def _add_level_line(figure: go.Figure, y: float, words: str, dash: str) -> None:
+def _add_level_line(figure: go.Figure, y: float, words: str, dash: str, side: str) -> None:
     figure.add_hline(
         y=y,
         line={"color": GREY, "width": 1.5, "dash": dash},
-        annotation={"text": words, "font": {"size": 11}, "xanchor": "right", "yanchor": "bottom"},
+        annotation={"text": words, "font": {"size": 11}},
+        annotation_position=side,
     )
 
 

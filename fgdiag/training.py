@@ -1,0 +1,363 @@
+"""Train the projector between a frozen vision encoder and a frozen LLM on labelled images.
+
+The encoder sees each image once: what the projector is fed is cached on disk. Then the projector alone is warmed up,
+so that the mean of its image tokens points at the mean embedding of the class name, and last it is trained through
+the LLM on questions and answers at both levels, the loss falling on the answer's tokens only.
+"""
+
+import csv
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from fgdiag.assemble import assemble
+from fgdiag.errors import RunMismatch
+from fgdiag.features import FeatureCache, cache_features
+from fgdiag.images import ImageSet
+from fgdiag.memory import keep_freed_memory
+from fgdiag.progress import say, track
+from fgdiag.prompts import COARSE_QUESTION, FINE_QUESTION, spoken
+
+if TYPE_CHECKING:
+    from transformers import AyaVisionForConditionalGeneration, LlavaProcessor
+
+QUESTIONS = {
+    "fine": (
+        FINE_QUESTION,
+        "Name exactly what is shown.",
+        "Which exact kind is this?",
+        "What is the specific name of this?",
+        "Tell me precisely what you see.",
+    ),
+    "coarse": (
+        COARSE_QUESTION,
+        "Name the general kind of thing shown.",
+        "Which kind does this belong to?",
+        "In general, what is this?",
+    ),
+}
+FINE_SHARE = 0.7
+WARM_UP_TEMPERATURE = 0.05
+CHECKPOINT_EVERY_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training run is made of; a run resumes only under the same plan.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the training images through the LLM.
+    warm_up_epochs
+        Passes of the projector alone before that.
+    batch_size, warm_up_batch_size
+        Images a step.
+    learning_rate, warm_up_learning_rate
+        Peak of AdamW's cosine schedule.
+    views
+        How many versions of each image are cached: the image itself, then random crops.
+    seed
+        Of the projector, the crops, the questions and the order.
+    """
+
+    epochs: int = 6
+    warm_up_epochs: int = 12
+    batch_size: int = 32
+    warm_up_batch_size: int = 128
+    learning_rate: float = 1e-3
+    warm_up_learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    views: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Token ids around the image: `before` <image> `question`, then the `answer` the loss falls on."""
+
+    before: list[int]
+    question: list[int]
+    answer: list[int]
+
+
+def train_projector(
+    encoder: str | Path, llm: str | Path, images: Sequence[ImageSet], out: str | Path, plan: TrainingPlan
+) -> Path:
+    """Train a projector and write the whole VLM as a `transformers` folder.
+
+    Parameters
+    ----------
+    encoder, llm
+        Hub ids or folders, see `assemble`.
+    images
+        Labelled image sets; their `train` rows are learnt from, their `val` rows are only scored.
+    out
+        Folder of the finished VLM. `out/training` keeps features, checkpoint and `history.csv`; called again
+        after an interruption, the training goes on from there.
+    plan
+        The recipe.
+
+    Returns
+    -------
+    Path
+        `out`, which `AutoModelForImageTextToText.from_pretrained` opens.
+
+    Raises
+    ------
+    RunMismatch
+        When `out` holds a training under another plan or of other images.
+    """
+    out = Path(out)
+    work = out / "training"
+    work.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
+    _same_plan(work / "plan.json", plan, images, str(encoder), str(llm))
+    model, processor = assemble(encoder, llm, seed=plan.seed)
+    model.requires_grad_(False)
+    projector = model.model.multi_modal_projector.requires_grad_(True)
+    cached = [
+        cache_features(
+            model, processor, image_set, work / f"features-{image_set.digest[:12]}", plan.views, plan.seed
+        )
+        for image_set in images
+    ]
+    run = _Training(model, processor, cached, plan, work)
+    run.warm_up()
+    run.train()
+    save_file(
+        {name: weight.half() for name, weight in projector.state_dict().items()},
+        out / "projector.safetensors",
+    )
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    return out
+
+
+def _same_plan(file: Path, plan: TrainingPlan, images: Sequence[ImageSet], encoder: str, llm: str) -> None:
+    asked = {"encoder": encoder, "llm": llm, "images": [i.digest for i in images], **asdict(plan)}
+    if not file.exists():
+        file.write_text(json.dumps(asked, indent=2))
+    known = json.loads(file.read_text())
+    for name, value in asked.items():
+        if known.get(name) != value:
+            raise RunMismatch(
+                f"{file.parent} holds a training with {name} = {known.get(name)}, but {value} is asked now: "
+                "go on with the old value, or choose another folder."
+            )
+
+
+class _Training:
+    """The state of one training: model, data, optimiser, and the checkpoint they are written to."""
+
+    def __init__(
+        self,
+        model: "AyaVisionForConditionalGeneration",
+        processor: "LlavaProcessor",
+        cached: Sequence[FeatureCache],
+        plan: TrainingPlan,
+        work: Path,
+    ) -> None:
+        self.model, self.plan, self.work = model, plan, work
+        self.projector = model.model.multi_modal_projector
+        self.decoder = model.get_decoder()
+        self.embed = model.get_input_embeddings()
+        self.tokenizer = processor.tokenizer
+        self.features = cached
+        rows = [(k, row) for k, cache in enumerate(cached) for row in range(len(cache.table))]
+        split = [cached[k].table["split"].iloc[row] for k, row in rows]
+        self.train_rows = [r for r, s in zip(rows, split, strict=True) if s == "train"]
+        self.val_rows = [r for r, s in zip(rows, split, strict=True) if s == "val"]
+        self.lessons = _lessons(processor, cached)
+
+    def warm_up(self) -> None:
+        """Fit the projector alone: the mean of its image tokens should point at the class name's embedding."""
+        file = self.work / "warm-up.safetensors"
+        if file.exists():
+            self.projector.load_state_dict(load_file(file))
+            return
+        targets = {level: self._name_embeddings(level) for level in QUESTIONS}
+        steps = self._steps(self.plan.warm_up_epochs, self.plan.warm_up_batch_size)
+        optimiser, schedule = self._optimiser(self.plan.warm_up_learning_rate, steps)
+        size = self.plan.warm_up_batch_size
+        batches = self._batches(self.plan.warm_up_epochs, size, "warm-up")
+        for rows, view in track(batches, description="warming up", total=steps * size, size=size):
+            tokens = self.projector(self._features(rows, view)).flatten(1, 2).mean(1)
+            loss = sum(self._pointing_loss(tokens, rows, level, *targets[level]) for level in targets)
+            self._step(loss, optimiser, schedule)
+        save_file(self.projector.state_dict(), file)
+
+    def _pointing_loss(self, tokens, rows, level: str, names: dict[str, int], embeddings) -> torch.Tensor:
+        labels = torch.tensor([names[self.features[k].table[level].iloc[row]] for k, row in rows])
+        cosine = F.normalize(tokens, dim=-1) @ F.normalize(embeddings, dim=-1).T
+        return F.cross_entropy(cosine / WARM_UP_TEMPERATURE, labels)
+
+    def _name_embeddings(self, level: str) -> tuple[dict[str, int], torch.Tensor]:
+        names = sorted({str(name) for cache in self.features for name in cache.table[level]})
+        ids = [self.tokenizer(spoken(name), add_special_tokens=False)["input_ids"] for name in names]
+        means = torch.stack([self.embed.weight[i].detach().mean(0) for i in ids])
+        return {name: k for k, name in enumerate(names)}, means - means.mean(0)
+
+    def train(self) -> None:
+        """Train through the LLM, from the last checkpoint on."""
+        size = self.plan.batch_size
+        steps = self._steps(self.plan.epochs, size)
+        optimiser, schedule = self._optimiser(self.plan.learning_rate, steps)
+        done = self._load(optimiser, schedule)
+        started = saved = time.monotonic()
+        batches = enumerate(self._batches(self.plan.epochs, size, "train"))
+        left = (item for item in batches if item[0] >= done)
+        smooth = math.nan
+        for step, (rows, view) in track(
+            left, description="training", total=steps * size, done=done * size, size=size
+        ):
+            loss = self._answer_loss(rows, view, np.random.default_rng((self.plan.seed, step)))
+            self._step(loss, optimiser, schedule)
+            smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
+            if time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS or step + 1 == steps:
+                saved = time.monotonic()
+                self._save(optimiser, schedule, step + 1)
+                self._note(step + 1, smooth, saved - started)
+
+    def _answer_loss(self, rows, view: int, rng: np.random.Generator) -> torch.Tensor:
+        """Cross-entropy in nats a token, over the tokens of the answers."""
+        lessons = [self._lesson(row, rng) for row in rows]
+        images = self.projector(self._features(rows, view)).flatten(1, 2)
+        embeds, positions, answers = self._pack(images, lessons)
+        # Padding stands on the right, where a causal model never looks: no mask, so the fast kernel runs.
+        hidden = self.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        logits = self.model.lm_head(hidden.flatten(0, 1)[positions])
+        return F.cross_entropy(logits.float(), answers)
+
+    def _lesson(self, row: tuple[int, int], rng: np.random.Generator) -> Lesson:
+        level = "fine" if rng.random() < FINE_SHARE else "coarse"
+        choices = self.lessons[level, str(self.features[row[0]].table[level].iloc[row[1]])]
+        return choices[rng.integers(len(choices))]
+
+    def _pack(self, images: torch.Tensor, lessons: Sequence[Lesson]):
+        """Put prompt, image tokens and answers side by side; say where in the flat batch each answer token is read."""
+        count = images.shape[1]
+        length = max(len(x.before) + count + len(x.question) + len(x.answer) for x in lessons)
+        rows, positions, answers = [], [], []
+        for k, lesson in enumerate(lessons):
+            text = torch.tensor(lesson.before + lesson.question + lesson.answer)
+            words = self.embed(text)
+            cut = len(lesson.before)
+            row = torch.cat([words[:cut], images[k], words[cut:]])
+            rows.append(F.pad(row, (0, 0, 0, length - len(row))))
+            first = k * length + cut + count + len(lesson.question) - 1
+            positions.extend(range(first, first + len(lesson.answer)))
+            answers.extend(lesson.answer)
+        return torch.stack(rows), torch.tensor(positions), torch.tensor(answers)
+
+    def _features(self, rows: Sequence[tuple[int, int]], view: int) -> torch.Tensor:
+        features = np.stack([self.features[k].array[row, view] for k, row in rows])
+        return torch.from_numpy(features).float()
+
+    def _batches(self, epochs: int, size: int, purpose: str) -> Iterator[tuple[list[tuple[int, int]], int]]:
+        """Shuffled batches; each epoch takes the next view of every image."""
+        for epoch in range(epochs):
+            rng = np.random.default_rng((self.plan.seed, epoch, len(purpose)))
+            order = rng.permutation(len(self.train_rows))
+            for start in range(0, len(order) - size + 1, size):
+                yield [self.train_rows[i] for i in order[start : start + size]], epoch % self.plan.views
+
+    def _steps(self, epochs: int, size: int) -> int:
+        return epochs * (len(self.train_rows) // size)
+
+    def _optimiser(self, rate: float, steps: int):
+        optimiser = torch.optim.AdamW(
+            self.projector.parameters(), lr=rate, weight_decay=self.plan.weight_decay
+        )
+        warm = max(1, steps // 50)
+
+        def share(step: int) -> float:
+            return min(
+                (step + 1) / warm, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+            )
+
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+
+    def _step(self, loss, optimiser, schedule) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.projector.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+
+    def _save(self, optimiser, schedule, step: int) -> None:
+        """Write weights and optimiser as one safetensors file, whole or not at all."""
+        tensors = {f"projector.{name}": t for name, t in self.projector.state_dict().items()}
+        for k, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{k}.{name}": t for name, t in state.items()}
+        scratch = self.work / "checkpoint.tmp"
+        save_file(tensors, scratch, metadata={"step": str(step)})
+        scratch.rename(self.work / "checkpoint.safetensors")
+
+    def _load(self, optimiser, schedule) -> int:
+        file = self.work / "checkpoint.safetensors"
+        if not file.exists():
+            return 0
+        tensors = load_file(file)
+        prefix = "projector."
+        self.projector.load_state_dict(
+            {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        )
+        state = optimiser.state_dict()
+        for name, t in tensors.items():
+            if name.startswith("optimiser."):
+                _, k, what = name.split(".", 2)
+                state["state"].setdefault(int(k), {})[what] = t
+        optimiser.load_state_dict(state)
+        done = int(next(iter(t for n, t in tensors.items() if n.endswith(".step"))).item())
+        schedule.last_epoch = done - 1
+        schedule.step()
+        say(f"going on with the training after {done} steps")
+        return done
+
+    def _note(self, step: int, loss: float, seconds: float) -> None:
+        val = self._validation_loss()
+        file = self.work / "history.csv"
+        is_new = not file.exists()
+        with file.open("a", newline="") as opened:
+            writer = csv.writer(opened)
+            if is_new:
+                writer.writerow(["step", "train nats per token", "validation nats per token", "seconds"])
+            writer.writerow([step, f"{loss:.4f}", f"{val:.4f}", f"{seconds:.0f}"])
+
+    @torch.inference_mode()
+    def _validation_loss(self) -> float:
+        rng = np.random.default_rng(self.plan.seed)
+        rows = [self.val_rows[i] for i in rng.permutation(len(self.val_rows))[:64]]
+        return self._answer_loss(rows, 0, rng).item() if rows else math.nan
+
+
+def _lessons(
+    processor: "LlavaProcessor", cached: Sequence[FeatureCache]
+) -> dict[tuple[str, str], list[Lesson]]:
+    """Every class name at each level, asked for in every wording."""
+    ids = lambda text: processor.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    lessons = {}
+    for level, questions in QUESTIONS.items():
+        asked = []
+        for question in questions:
+            content = [{"type": "image"}, {"type": "text", "text": question}]
+            prompt = processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
+            before, _, after = prompt.partition(processor.image_token)
+            asked.append((ids(before), ids(after)))
+        end = processor.tokenizer.eos_token
+        for name in {str(name) for cache in cached for name in cache.table[level]}:
+            answer = ids(spoken(name) + end)
+            lessons[level, name] = [Lesson(before, question, answer) for before, question in asked]
+    return lessons

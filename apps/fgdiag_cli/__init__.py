@@ -1,0 +1,1 @@
+"""The command `fgdiag`, and the report it writes."""

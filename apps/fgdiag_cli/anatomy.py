@@ -1,0 +1,53 @@
+"""What `fgdiag inspect` tells about an opened model."""
+
+from typing import TYPE_CHECKING, Any
+
+from fgdiag_cli.screen import print_table, quantity
+
+if TYPE_CHECKING:
+    from fgdiag.vlm import VLM
+
+
+def describe(vlm: "VLM") -> dict[str, Any]:
+    """Return the parts of a model as plain values."""
+    anatomy = vlm.anatomy
+    return {
+        "model": vlm.name,
+        "revision": vlm.revision,
+        "model_type": anatomy.model_type,
+        "family": anatomy.family,
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "device": str(vlm.device),
+        "sites": [
+            {
+                "site": str(spec.site),
+                "width": spec.width,
+                "readouts": list(spec.readouts),
+                "path": spec.path,
+            }
+            for spec in anatomy.sites
+        ],
+        "parts": {},
+        "image_tokens": None,
+    }
+
+
+def print_anatomy(found: dict[str, Any]) -> None:
+    """Print them as tables."""
+    print(
+        f"{found['model']}: {found['family']} ({found['model_type']}), {found['dtype']} on {found['device']}"
+    )
+    print_table(
+        "Sites",
+        ["site", "width", "readouts", "module"],
+        [[one["site"], one["width"], ", ".join(one["readouts"]), one["path"]] for one in found["sites"]],
+    )
+    print_table(
+        "Parts",
+        ["part", "parameters", "memory"],
+        [
+            [name, quantity(part["parameters"], ""), quantity(part["bytes"], "B")]
+            for name, part in found["parts"].items()
+        ],
+    )
+    print(f"Tokens an image: {found['image_tokens']}")

@@ -1,0 +1,48 @@
+"""How results are printed: a table to read, or one JSON object."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table on stdout: numbers to the right, nothing cut off where stdout is no terminal."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        numeric = all(_is_number(row[i]) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(str, row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, console.measure(table).maximum)
+    console.print(table, markup=False)
+
+
+def quantity(count: float, unit: str) -> str:
+    """`135 M`, `1.2 GB`: a count in thousands steps with its unit.
+
+    Examples
+    --------
+    >>> quantity(134_515_008, ""), quantity(4_200_000, "B")
+    ('135 M', '4.2 MB')
+    """
+    for prefix in ("", "k", "M", "G"):
+        if count < 999.5 or prefix == "G":
+            break
+        count /= 1000
+    digits = f"{count:.1f}" if prefix and count < 10 else f"{count:.0f}"
+    return f"{digits} {prefix}{unit}".rstrip()
+
+
+def _is_number(value: Any) -> bool:
+    return str(value)[:1].isdigit() or value == "" or str(value).startswith("-")

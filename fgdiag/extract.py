@@ -1,0 +1,370 @@
+"""Send every image of a set through a VLM once, and record what flows through it."""
+
+import platform
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+
+from fgdiag.batches import PIXELS_SIDE, Decoded, decode_one, decoding, plan, to_extract
+from fgdiag.capture import capture
+from fgdiag.errors import FgdiagError, ImagesNotUsable, SiteNeverRan, SiteNotFound
+from fgdiag.image_set import ImageSet
+from fgdiag.memory import keep_freed_memory
+from fgdiag.progress import say, track
+from fgdiag.prompts import FINE_QUESTION
+from fgdiag.recording import Block, Place, Recording
+from fgdiag.sites import READOUTS, Readout, Site
+from fgdiag.store import Run, locked
+
+if TYPE_CHECKING:
+    from fgdiag.vlm import VLM
+
+CPU_BATCH = 16
+FIRST_GPU_BATCH, LARGEST_GPU_BATCH = 8, 64
+PIXELS: Place = ("pixels", "image")
+
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+class OutOfMemory(FgdiagError, MemoryError):
+    """Not even one image fits into memory."""
+
+
+def extract(
+    vlm: "VLM",
+    images: ImageSet,
+    out: str | Path,
+    *,
+    prompt: str | None = None,
+    readouts: Sequence[Readout] = READOUTS,
+    sites: Sequence[str] | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    block: int = 256,
+    seed: int = 0,
+) -> Run:
+    """Record a run: the readouts of every site for every image, in a folder.
+
+    It may be stopped or killed at any time; the same call goes on with it, and ends with the same bytes as a
+    run that was never stopped. A finished run is opened and returned.
+
+    Parameters
+    ----------
+    vlm
+        An opened model.
+    images
+        Images whose split is `excluded` keep their row and are not looked at.
+    out
+        Folder of the run: new, empty, or the run to go on with.
+    prompt
+        What the model is asked about every image; by default "What exactly is this?".
+    readouts
+        Which of `image`, `last`, `pre`, `cls` to record where a site has them.
+    sites
+        Names of sites; by default all but the blocks of the vision encoder.
+    batch_size
+        Images in one forward. `"auto"`: 16 on a CPU; on a GPU the largest of 8, 16, 32... that fits. When
+        memory runs out the batch is halved and nothing is lost. A run gone on with keeps its batch size.
+    block
+        Images written at once, which is also the most that a kill can lose. A run gone on with keeps it.
+    seed
+        Of the model's own randomness, should it have any.
+
+    Returns
+    -------
+    Run
+        With the additional site `pixels`: the image shrunk to 16x16, the baseline every model must beat.
+
+    Raises
+    ------
+    RunBusy
+        Another process is writing this run.
+    RunMismatch
+        `out` was recorded with another model, prompt, dtype, image set, sites, readouts or seed, or is no run.
+    ImagesNotUsable
+        Not one image can be read.
+    SiteNeverRan
+        The model computed something that is not finite.
+    OutOfMemory
+        Not even one image fits into memory.
+    NoSpace
+        The disk is full; what was written is kept.
+    """
+    _check(readouts, batch_size, block)
+    path, table = Path(out), images.table
+    if not to_extract(table).any():
+        raise ImagesNotUsable(f"{images.name} has no image to extract; expected some that are not excluded.")
+    forward = _Forward(vlm, prompt or FINE_QUESTION, sites, tuple(readouts))
+    with locked(path):
+        asked = {**_made_of(vlm, images), **forward.made_of(), "seed": seed}
+        recording = Recording.resume(path, asked, table)
+        if recording is None:
+            fitting = _fitting_batch(forward, images, most=block) if batch_size == "auto" else batch_size
+            asked |= {"batch_size": min(fitting, block), "block": block}
+            recording = Recording.start(path, asked, table)
+        if recording.manifest["finished"]:
+            return Run.open(path)
+        if vlm.device.type == "cpu":
+            keep_freed_memory()
+        _Extraction(forward, images, recording).run()
+        return recording.finish()
+
+
+class _Refused(FgdiagError, ValueError):
+    """The processor of the model cannot take these images, a very narrow one for instance."""
+
+
+class _Forward:
+    """One question put to a model about a batch of images, with the sites it is watched at."""
+
+    def __init__(
+        self, vlm: "VLM", prompt: str, sites: Sequence[str] | None, readouts: tuple[Readout, ...]
+    ) -> None:
+        self.vlm, self.prompt, self.sites, self.readouts = vlm, prompt, sites, readouts
+        self.text = vlm.chat(prompt)
+        self.widths = {place: values.shape[1] for place, values in self(_blank()).items()}
+
+    def __call__(self, pictures: Sequence[Image.Image]) -> dict[Place, np.ndarray]:
+        """Return (pictures, width) float32 for each place."""
+        with torch.inference_mode():
+            try:
+                inputs = self.vlm.inputs(pictures, self.text)
+            except Exception as error:
+                if no_memory(error):
+                    raise
+                raise _Refused(_one_line(error)) from error
+            found = capture(self.vlm, inputs, sites=self.sites, readouts=self.readouts)
+            return {place: values.float().cpu().numpy() for place, values in found.items()}
+
+    def made_of(self) -> dict[str, Any]:
+        """What of the manifest is decided by the question and the sites."""
+        by_site: dict[str, list[str]] = {PIXELS[0]: [PIXELS[1]]}
+        for site, readout in sorted(self.widths, key=lambda place: READOUTS.index(place[1])):  # pyright: ignore[reportArgumentType]
+            by_site.setdefault(site, []).append(readout)
+        widths = {site: width for (site, _), width in self.widths.items()} | {PIXELS[0]: 3 * PIXELS_SIDE**2}
+        return {
+            "prompt": self.prompt,
+            "text": self.text,
+            "readouts": list(self.readouts),
+            "sites": [
+                {"site": site, "width": widths[site], "readouts": by_site[site]}
+                for site in sorted(by_site, key=Site.parse)
+            ],
+        }
+
+
+class _Extraction:
+    """The loop over blocks and batches."""
+
+    def __init__(self, forward: _Forward, images: ImageSet, recording: Recording) -> None:
+        self.forward, self.images, self.recording = forward, images, recording
+        self.wanted = to_extract(images.table)
+
+    def run(self) -> None:
+        """Write every block that is missing."""
+        missing = self.recording.missing()
+        blocks = self.recording.blocks
+        total = int(self.wanted.sum())
+        done = total - sum(int(self.wanted[blocks[i].start : blocks[i].stop].sum()) for i in missing)
+        try:
+            for _ in track(self._work(missing), description="extracting", total=total, done=done):
+                pass
+        except KeyboardInterrupt:
+            say(f"Stopped. What is in {self.recording.path} is kept; the same command goes on from there.")
+            raise
+        self._refuse_nothing_read()
+
+    def _work(self, missing: list[int]) -> Iterator[int]:
+        """Yield each row once it has been through the model or has failed."""
+        size = self.recording.manifest["batch_size"]
+        plans = {i: plan(self.images.table, self.recording.blocks[i], size) for i in missing}
+        batches = [batch for batches in plans.values() for batch in batches]
+        with decoding(self.images, batches) as decoded:
+            for index, planned in plans.items():
+                started = time.monotonic()
+                block = self._empty_block(index)
+                torch.manual_seed(self.recording.manifest["seed"] + index)
+                for _ in planned:
+                    yield from self._take(next(decoded), block)
+                block.seconds = time.monotonic() - started
+                self.recording.write(block)
+
+    def _empty_block(self, index: int) -> Block:
+        rows = self.recording.blocks[index]
+        widths = {**self.forward.widths, PIXELS: 3 * PIXELS_SIDE**2}
+        empty = {place: np.full((len(rows), width), np.nan, np.float32) for place, width in widths.items()}
+        return Block(index, rows, empty, {}, {})
+
+    def _take(self, batch: list[Decoded], block: Block) -> list[int]:
+        """Put what one batch gives at its places in the block."""
+        block.failures |= {one.row: one.failure for one in batch if one.picture is None}
+        for members, found in self._through([one for one in batch if one.picture is not None], block):
+            self._refuse_not_finite(found, members)
+            at = [one.row - block.rows.start for one in members]
+            for place, values in found.items():
+                block.activations[place][at] = values
+            for one in members:
+                block.activations[PIXELS][one.row - block.rows.start] = one.pixels
+                block.thumbnails[one.row] = one.thumbnail
+        return [one.row for one in batch]
+
+    def _through(
+        self, batch: list[Decoded], block: Block
+    ) -> Iterator[tuple[list[Decoded], dict[Place, np.ndarray]]]:
+        """Send a batch through the model, in smaller parts where memory or the processor asks for it."""
+        size = self.recording.manifest["batch_size"]
+        parts = deque(batch[start : start + size] for start in range(0, len(batch), size))
+        while parts:
+            part = parts.popleft()
+            try:
+                found = self.forward([one.picture for one in part if one.picture is not None])
+            except _Refused as error:
+                if len(part) == 1:
+                    block.failures[part[0].row] = f"the model's processor refuses it: {error}"
+                else:
+                    parts.extendleft([one] for one in reversed(part))
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not no_memory(error):
+                    raise
+                found = None
+            # Out of the handler, which keeps the tensors of the failed forward alive.
+            if found is None:
+                parts.extendleft(reversed(self._halves(part)))
+            else:
+                yield part, found
+
+    def _halves(self, part: list[Decoded]) -> list[list[Decoded]]:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(part) == 1:
+            image = self.images.table.iloc[part[0].row]
+            raise OutOfMemory(
+                f"Memory ran out on one image, {image['source']} ({image['width']}x{image['height']} pixels), on "
+                f"{self.forward.vlm.device}. Use a smaller dtype, a `device_map`, or exclude the image."
+            )
+        half = (len(part) + 1) // 2
+        if len(part) == self.recording.manifest["batch_size"]:
+            say(f"Memory ran out with {len(part)} images at once; going on with {half}.")
+            self.recording.lower_batch_size(half)
+        return [part[:half], part[half:]]
+
+    def _refuse_not_finite(self, found: dict[Place, np.ndarray], members: list[Decoded]) -> None:
+        for (site, readout), values in found.items():
+            finite = np.isfinite(values).all(axis=1)
+            if not finite.all():
+                image = self.images.table["source"].iloc[members[int(finite.argmin())].row]
+                dtype = str(self.forward.vlm.dtype).removeprefix("torch.")
+                raise SiteNeverRan(
+                    f"The activations at {site} ({readout}) are not finite for {image}: the model overflows in "
+                    f"{dtype}. Open it with dtype bfloat16 or float32 and give another folder."
+                )
+
+    def _refuse_nothing_read(self) -> None:
+        failures = self.recording.failures()
+        if len(failures) == self.wanted.sum():
+            row, reason = next(iter(sorted(failures.items())))
+            raise ImagesNotUsable(
+                f"None of the {len(failures)} images could be read, such as "
+                f"{self.images.table['source'].iloc[row]}: {reason}."
+            )
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def _fitting_batch(forward: _Forward, images: ImageSet, *, most: int) -> int:
+    """Largest batch of the largest image that fits, tried by doubling; 16 where there is no CUDA device."""
+    device = forward.vlm.device
+    if device.type != "cuda":
+        return CPU_BATCH
+    picture, size = _largest(images), FIRST_GPU_BATCH
+    while True:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        free, before = torch.cuda.mem_get_info(device)[0], torch.cuda.memory_allocated(device)
+        if not _fits(forward, picture, size):
+            return max(1, size // 2)
+        used = torch.cuda.max_memory_allocated(device) - before
+        # Twice the batch takes twice the memory; a tenth is left to fragmentation and to other processes.
+        if 2 * used > 0.9 * free or 2 * size > min(most, LARGEST_GPU_BATCH):
+            return size
+        size *= 2
+
+
+def _fits(forward: _Forward, picture: Image.Image, size: int) -> bool:
+    try:
+        forward([picture] * size)
+    except (RuntimeError, MemoryError) as error:
+        if not no_memory(error):
+            raise
+        return False
+    return True
+
+
+def _largest(images: ImageSet) -> Image.Image:
+    """Decode the image of most pixels that can be decoded."""
+    table = images.table[to_extract(images.table)]
+    for row in (table["width"] * table["height"]).sort_values(ascending=False, kind="stable").index:
+        picture = decode_one(images, int(row)).picture
+        if picture is not None:
+            return picture
+    return _blank()
+
+
+def _blank() -> Image.Image:
+    """A grey image: enough to learn which sites fire, and how wide they are."""
+    return Image.new("RGB", (224, 224), (127, 127, 127))
+
+
+def _made_of(vlm: "VLM", images: ImageSet) -> dict[str, Any]:
+    """What of the manifest is decided by the model and the images."""
+    return {
+        "model": vlm.name,
+        "revision": vlm.revision,
+        "fingerprint": vlm.fingerprint,
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "device": str(vlm.device),
+        "model_type": vlm.anatomy.model_type,
+        "processor": type(vlm.processor).__name__,
+        "parts": getattr(vlm.anatomy, "parts", {}),
+        "causal": getattr(vlm.anatomy, "causal", True),
+        "images": {
+            "name": images.name,
+            "source": images.name,
+            "digest": images.digest,
+            "count": len(images),
+            "levels": list(images.levels),
+        },
+        "versions": {
+            "fgdiag": version("fgdiag"),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _check(readouts: Sequence[str], batch_size: int | str, block: int) -> None:
+    for readout in readouts:
+        if readout not in READOUTS:
+            raise SiteNotFound(f"No readout {readout!r}; expected some of {', '.join(READOUTS)}.")
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise FgdiagError(f"The batch size is {batch_size!r}; expected `auto` or a number from 1 on.")
+    if block < 1:
+        raise FgdiagError(f"The block is {block} images; expected at least 1.")
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

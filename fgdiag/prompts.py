@@ -1,9 +1,44 @@
-"""The questions fgdiag asks by default, and how a class label is spoken."""
+"""The questions fgdiag asks, class names as a person says them, and prompts for models without a chat template."""
 
 FINE_QUESTION = "What exactly is this?"
 COARSE_QUESTION = "What kind of thing is this?"
 
+# Prompts as each model's authors give them, for checkpoints whose processor has no chat template.
+# `{question}` is filled in; the first form is asked with an image, the second without.
+_PLAIN_PROMPTS = {
+    "llava": ("USER: <image>\n{question} ASSISTANT:", "USER: {question} ASSISTANT:"),
+    "vipllava": ("USER: <image>\n{question} ASSISTANT:", "USER: {question} ASSISTANT:"),
+    "llava_next": ("[INST] <image>\n{question} [/INST]", "[INST] {question} [/INST]"),
+    "blip-2": ("Question: {question} Answer:", "Question: {question} Answer:"),
+    "instructblip": ("{question}", "{question}"),
+    "paligemma": ("<image>answer en {question}\n", "answer en {question}\n"),
+    "florence2": ("{question}", "{question}"),
+    "mllama": ("<|image|>{question}", "{question}"),
+}
+
 
 def spoken(label: str) -> str:
-    """A label as words: `Arla-Ecological-Milk` becomes `Arla Ecological Milk`."""
+    """Class name as a person says it.
+
+    Examples
+    --------
+    >>> spoken("Arla-Ecological-Milk")
+    'Arla Ecological Milk'
+    """
     return " ".join(label.replace("-", " ").replace("_", " ").split())
+
+
+def plain_prompt(model_type: str, question: str, image_token: str | None, *, image: bool) -> str:
+    """Prompt for a model whose processor has no chat template, the image first.
+
+    A family that is not in the table gets its image token, a line break and the question.
+    """
+    marker = f"{image_token}\n" if image_token else ""
+    with_image, without = _PLAIN_PROMPTS.get(model_type, (marker + "{question}", "{question}"))
+    return (with_image if image else without).format(question=question)
+
+
+def with_answer(prompt: str, answer: str) -> str:
+    """Append an answer, with a blank before it where the prompt ends in the middle of a line of prose."""
+    blank = " " if prompt and (prompt[-1].isalnum() or prompt[-1] in ":?.!") else ""
+    return prompt + blank + answer

@@ -1,0 +1,81 @@
+"""The VLM families fgdiag is proven on, and the few facts about them that `transformers` does not tell.
+
+A family that is not in either table is opened all the same: its parts are found by what `transformers` offers,
+and the small forward pass on opening shows whether they were found rightly.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of VLMs, the sites it has, and the test that proves them."""
+
+    family: str
+    model_type: str
+    """`config.model_type` in transformers."""
+    sites: tuple[str, ...]
+    """Kinds of site; `k` stands for a number."""
+    proven_by: str
+    """Test that compares every captured vector with what the model itself puts out."""
+
+
+@dataclass(frozen=True)
+class Quirk:
+    """What fgdiag must be told about one `model_type`."""
+
+    tiles_per_image: Callable[[Inputs, Any], list[int]] | None = None
+    """(inputs, config) -> number of tiles of each image. By default an image's share of the encoder's tokens
+    is its share of the image tokens in the LLM's sequence."""
+    unpack: Callable[[Tensor, Inputs, Any], Tensor] | None = None
+    """(encoder states, inputs, config) -> (tiles, tokens, width), without padding. By default they are that."""
+    vision_width: Callable[[Any], int] | None = None
+    """config -> width of what the projector is fed. By default `vision_config.hidden_size` for each layer used."""
+    cross_attends: bool = False
+    """The LLM reads the image by cross-attention; its sequence holds no image tokens."""
+
+
+def _anyres_tiles(inputs: Inputs, config: Any) -> list[int]:
+    """LLaVA-NeXT's own count: crops of the best fitting grid, and the whole image."""
+    side = config.vision_config.image_size
+    return [
+        image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in inputs["image_sizes"]
+    ]
+
+
+def _undo_pixel_shuffle(hidden: Tensor, _inputs: Inputs, config: Any) -> Tensor:
+    """InternVL merges neighbouring patches before its projector; lay them side by side again."""
+    return hidden.reshape(len(hidden), -1, config.vision_config.hidden_size)
+
+
+QUIRKS: dict[str, Quirk] = {
+    "llava_next": Quirk(tiles_per_image=_anyres_tiles),
+    "llava_onevision": Quirk(tiles_per_image=_anyres_tiles),
+    "internvl": Quirk(unpack=_undo_pixel_shuffle),
+    "qwen2_vl": Quirk(vision_width=lambda config: config.vision_config.embed_dim),
+}
+
+_USUAL = ("vision", "vision.k", "projector", "llm.k", "llm.norm")
+_PROOFS = "tests/fgdiag/test_families.py::"
+
+FAMILIES: tuple[Family, ...] = (
+    Family("LLaVA", "llava", _USUAL, _PROOFS + "test_llava"),
+    Family("Aya Vision", "aya_vision", _USUAL, _PROOFS + "test_aya_vision"),
+)
+
+
+def families() -> tuple[Family, ...]:
+    """Every family that a test proves, each with the sites it has."""
+    return FAMILIES
+
+
+def quirk_of(model_type: str) -> Quirk:
+    """What is special about a `model_type`; usually nothing."""
+    return QUIRKS.get(model_type, Quirk())

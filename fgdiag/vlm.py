@@ -1,0 +1,369 @@
+"""Open a vision-language model with its processor, and prove on one drawn image that every site is there."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BatchFeature,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+
+from fgdiag.anatomy import Anatomy, find_anatomy
+from fgdiag.capture import capture
+from fgdiag.errors import ModelNotFound, ModelNotSupported, SiteNeverRan
+from fgdiag.families import quirk_of
+from fgdiag.prompts import FINE_QUESTION, plain_prompt, with_answer
+from fgdiag.readouts import TokenSpans
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAMPLES_PER_TENSOR = 1024
+
+
+class VLM:
+    """A vision-language model, its processor, and where its parts are. Made by `open_vlm`."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        *,
+        name: str,
+        revision: str | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        self.revision = revision
+        self.anatomy: Anatomy = find_anatomy(model)
+        self.anatomy = _proven(self)
+
+    def __repr__(self) -> str:
+        anatomy = self.anatomy
+        return (
+            f"VLM({self.name!r}, {anatomy.family}, {len(anatomy.sites)} sites, {self.dtype}, {self.device})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.model.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits that change with the config or with any weight tensor (1024 values of each are hashed)."""
+        config = self.model.config.to_dict()
+        for moving in ("_name_or_path", "transformers_version"):
+            config.pop(moving, None)
+        digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=16)
+        for name, parameter in self.model.named_parameters():
+            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+            digest.update(_sampled_bytes(parameter.detach()))
+        return digest.hexdigest()
+
+    def inputs(
+        self, images: Sequence[Image.Image], text: str | Sequence[str], *, padding_side: str = "left"
+    ) -> BatchFeature:
+        """Prepare a batch: tokens and pixels, on the model's device and in its dtype.
+
+        Parameters
+        ----------
+        images
+            One for each text; none for a prompt without an image.
+        text
+            Prompts, as `chat` makes them. A single one is asked of every image.
+        padding_side
+            `left` or `right`; nothing captured depends on it.
+        """
+        prompts = [text] * max(1, len(images)) if isinstance(text, str) else list(text)
+        options: dict[str, Any] = {"return_tensors": "pt", "padding": True, "padding_side": padding_side}
+        if _begins_with_bos(prompts[0], self.processor):
+            options["add_special_tokens"] = False
+        if images:
+            options["images"] = [[image] for image in images]
+        return self.processor(text=prompts, **options).to(self.device, self.dtype)
+
+    def chat(self, question: str, answer: str | None = None, *, image: bool = True) -> str:
+        """Write a prompt: the image, the question, and the place where the answer begins.
+
+        Parameters
+        ----------
+        question
+            What is asked.
+        answer
+            Appended as the model's own words, where given.
+        image
+            Whether the prompt has an image, which then comes first.
+        """
+        if getattr(self.processor, "chat_template", None):
+            content = [{"type": "image"}] * image + [{"type": "text", "text": question}]
+            turns = [{"role": "user", "content": content}]
+            prompt = str(
+                self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            )
+        else:
+            image_token = getattr(self.processor, "image_token", None)
+            prompt = plain_prompt(self.anatomy.model_type, question, image_token, image=image)
+        return prompt if answer is None else with_answer(prompt, answer)
+
+    def spans(self, inputs: Mapping[str, Tensor]) -> TokenSpans:
+        """Find which tokens of the LLM's sequence are the image's, before it, and last."""
+        spans = TokenSpans.of(inputs, self.anatomy.image_token_id)
+        if quirk_of(self.anatomy.model_type).cross_attends:
+            return replace(spans, image=torch.zeros_like(spans.image))
+        return spans
+
+    def forward(self, inputs: Mapping[str, Any]) -> Any:
+        """Run the model without its language-model head where it can be left out, and without a cache."""
+        trunk = self.model.base_model
+        options: dict[str, Any] = {"use_cache": False}
+        text_config = self.model.config.get_text_config()
+        if getattr(text_config, "is_encoder_decoder", False):
+            start = torch.full_like(inputs["input_ids"][:, :1], text_config.decoder_start_token_id)
+            options["decoder_input_ids"] = start
+        elif trunk is self.model:
+            options["logits_to_keep"] = 1
+        return trunk(**inputs, **options)
+
+
+def open_vlm(
+    model: str | Path | PreTrainedModel,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    quantization: Literal["4bit", "8bit"] | None = None,
+    processor: ProcessorMixin | None = None,
+) -> VLM:
+    """Open a VLM and check, by one small forward pass, that every site is where it should be.
+
+    Parameters
+    ----------
+    model
+        Hub id, folder, `"demo"`, or a model object (then give its `processor`).
+    dtype
+        `float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's own on a GPU; on a CPU float32, unless the
+        CPU computes in bfloat16 (AVX-512 BF16, AMX) and the checkpoint is in 16 bits: then bfloat16.
+    device
+        `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: a GPU where there is one.
+    device_map
+        How to spread the model over devices, as in transformers; it overrides `device`.
+    attn_implementation
+        As in transformers: `sdpa`, `eager`, `flash_attention_2`.
+    revision
+        Branch, tag or commit on the hub.
+    trust_remote_code
+        Whether code that comes with the model may run on this machine.
+    quantization
+        `4bit` or `8bit` weights by bitsandbytes.
+    processor
+        The processor of a model object.
+
+    Raises
+    ------
+    ModelNotFound
+        No such model, no processor with it, or it cannot be loaded as asked.
+    ModelNotSupported
+        Not a vision-language model.
+    SiteNeverRan
+        A site did not run, or its vectors have another width or are not finite.
+    """
+    if isinstance(model, PreTrainedModel):
+        if processor is None:
+            raise ModelNotFound("A model object needs its processor: open_vlm(model, processor=processor).")
+        return VLM(model, processor, name=model.config._name_or_path or type(model).__name__)
+    name, source = str(model), _source(str(model))
+    place = _device(device)
+    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = _load(AutoConfig, source, hub)
+    if type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not trust_remote_code:
+        raise ModelNotSupported(
+            f"{name} is a {config.model_type!r} model, which does not take an image and text together. "
+            "Give a vision-language model, such as LLaVA or Qwen2-VL."
+        )
+    processor = processor or _load_processor(source, hub)
+    options = {
+        "dtype": _dtype(dtype, place, config),
+        "device_map": device_map or {"": str(place)},
+        "attn_implementation": attn_implementation,
+        "quantization_config": _quantization(quantization),
+    }
+    loaded = _load(
+        AutoModelForImageTextToText, source, hub | {k: v for k, v in options.items() if v is not None}
+    )
+    return VLM(loaded, processor, name=name, revision=getattr(config, "_commit_hash", None) or revision)
+
+
+# --- loading ---------------------------------------------------------------------------------------------------
+
+
+def _source(name: str) -> str:
+    """Folder or hub id to load from."""
+    if name == "demo":
+        from fgdiag.zoo import demo_folder
+
+        return str(demo_folder())
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelNotFound(f"{name} has no config.json: give a folder that `save_pretrained` has written.")
+    looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_a_path and not folder.is_dir():
+        raise ModelNotFound(
+            f"No folder {name}: give a folder that `save_pretrained` has written, or a hub id."
+        )
+    return name
+
+
+def _load(loader: Any, source: str, options: dict[str, Any]) -> Any:
+    try:
+        return loader.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise ModelNotFound(f"{source} cannot be loaded: {_first_line(error)}") from error
+
+
+def _load_processor(source: str, hub: dict[str, Any]) -> ProcessorMixin:
+    try:
+        processor = AutoProcessor.from_pretrained(source, **hub)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelNotFound(
+            f"{source} has a model but no processor that can be loaded ({_first_line(error)}): save it there with "
+            "`processor.save_pretrained`, or give it as `processor=`."
+        ) from error
+    if not isinstance(processor, ProcessorMixin):
+        raise ModelNotFound(
+            f"{source} has a {type(processor).__name__} but no processor of images and text: save it there with "
+            "`processor.save_pretrained`, or give it as `processor=`."
+        )
+    return processor
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        known.append("mps")
+    with suppress(RuntimeError):
+        device = torch.device(name)
+        if str(device) in known or (device.index is None and any(d.startswith(name) for d in known)):
+            return device
+    raise ModelNotFound(f"No device {name!r} on this machine: choose from {', '.join(['auto', *known])}.")
+
+
+def _dtype(name: str, place: torch.device, config: Any) -> str | torch.dtype:
+    if name in DTYPES:
+        return DTYPES[name]
+    if name != "auto":
+        raise ModelNotFound(f"Unknown dtype {name!r}: choose from {', '.join(['auto', *DTYPES])}.")
+    if place.type != "cpu":
+        return "auto"
+    stored = str(getattr(config, "dtype", None) or config.get_text_config().dtype).removeprefix("torch.")
+    return (
+        torch.bfloat16 if stored in ("bfloat16", "float16") and _cpu_computes_in_bfloat16() else torch.float32
+    )
+
+
+def _cpu_computes_in_bfloat16() -> bool:
+    with suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text()
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def _quantization(bits: str | None) -> Any:
+    if bits is None:
+        return None
+    if bits not in ("4bit", "8bit"):
+        raise ModelNotFound(f"Unknown quantization {bits!r}: choose 4bit or 8bit.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelNotFound(
+            f"{bits} weights need 'bitsandbytes'. Install it with: pip install 'fgdiag[quantization]'"
+        )
+    four = bits == "4bit"
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=four, load_in_8bit=not four, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+# --- checks and small parts --------------------------------------------------------------------------------------
+
+
+def _proven(vlm: VLM) -> Anatomy:
+    """Run one drawn image through, and return the anatomy as it really is; `SiteNeverRan` where it is not."""
+    inputs = vlm.inputs([_noise_image()], vlm.chat(FINE_QUESTION))
+    expected = vlm.anatomy
+    seen: dict[str, dict[str, Tensor]] = {}
+    try:
+        for (site, readout), vectors in capture(
+            vlm, inputs, sites=[str(s.site) for s in expected.sites]
+        ).items():
+            seen.setdefault(site, {})[readout] = vectors
+    except SiteNeverRan as error:
+        raise SiteNeverRan(f"{error} {_versions()}") from error
+    sites = []
+    for spec in expected.sites:
+        vectors = seen.get(str(spec.site), {})
+        widths = {vector.shape[-1] for vector in vectors.values()}
+        if len(widths) != 1 or spec.width not in (0, *widths):
+            raise SiteNeverRan(
+                f"Site {spec.site} (module {spec.path!r}) gave vectors of width {sorted(widths)}, expected "
+                f"{spec.width}. {_versions()}"
+            )
+        if not all(bool(vector.isfinite().all()) for vector in vectors.values()):
+            raise SiteNeverRan(
+                f"Site {spec.site} (module {spec.path!r}) gave values that are not finite in {vlm.dtype}: try "
+                f"another dtype, such as float32. {_versions()}"
+            )
+        readouts = tuple(name for name in spec.readouts if name in vectors)
+        sites.append(replace(spec, width=widths.pop(), readouts=readouts))
+    return replace(expected, sites=tuple(sites), image_tokens=int(vlm.spans(inputs).image.sum()))
+
+
+def _versions() -> str:
+    return f"(torch {torch.__version__}, transformers {transformers.__version__})"
+
+
+def _noise_image() -> Image.Image:
+    """320 x 240 pixels of noise, always the same."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8))
+
+
+def _begins_with_bos(prompt: str, processor: Any) -> bool:
+    """Whether a chat template has written the begin token already, so that the tokenizer must not add another."""
+    bos = getattr(processor.tokenizer, "bos_token", None)
+    return bos is not None and prompt.startswith(bos)
+
+
+def _sampled_bytes(tensor: Tensor) -> bytes:
+    flat = tensor.reshape(-1)
+    picked = flat[:: max(1, flat.numel() // SAMPLES_PER_TENSOR)].contiguous().cpu()
+    return picked.view(torch.uint8).numpy().tobytes()

@@ -4,6 +4,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 CPU_BATCH = 16
 FIRST_GPU_BATCH, LARGEST_GPU_BATCH = 8, 64
 PIXELS: Place = ("pixels", "image")
+PREFIX_ATTENTION = ("paligemma",)
+"""Decoders in which all tokens of the prompt see each other."""
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -87,7 +90,7 @@ def extract(
     RunBusy
         Another process is writing this run.
     RunMismatch
-        `out` was recorded with another model, prompt, dtype, image set, sites, readouts or seed, or is no run.
+        `out` is no run, or one of another model, prompt, dtype, image set, sites, readouts or seed.
     ImagesNotUsable
         Not one image can be read.
     SiteNeverRan
@@ -129,7 +132,7 @@ class _Forward:
     ) -> None:
         self.vlm, self.prompt, self.sites, self.readouts = vlm, prompt, sites, readouts
         self.text = vlm.chat(prompt)
-        self.widths = {place: values.shape[1] for place, values in self(_blank()).items()}
+        self.widths = {place: values.shape[1] for place, values in self([_blank()]).items()}
 
     def __call__(self, pictures: Sequence[Image.Image]) -> dict[Place, np.ndarray]:
         """Return (pictures, width) float32 for each place."""
@@ -247,8 +250,8 @@ class _Extraction:
         if len(part) == 1:
             image = self.images.table.iloc[part[0].row]
             raise OutOfMemory(
-                f"Memory ran out on one image, {image['source']} ({image['width']}x{image['height']} pixels), on "
-                f"{self.forward.vlm.device}. Use a smaller dtype, a `device_map`, or exclude the image."
+                f"Memory of {self.forward.vlm.device} ran out on one image, {image['source']} "
+                f"({image['width']}x{image['height']} pixels). Use a smaller dtype or a `device_map`, or exclude it."
             )
         half = (len(part) + 1) // 2
         if len(part) == self.recording.manifest["batch_size"]:
@@ -263,8 +266,8 @@ class _Extraction:
                 image = self.images.table["source"].iloc[members[int(finite.argmin())].row]
                 dtype = str(self.forward.vlm.dtype).removeprefix("torch.")
                 raise SiteNeverRan(
-                    f"The activations at {site} ({readout}) are not finite for {image}: the model overflows in "
-                    f"{dtype}. Open it with dtype bfloat16 or float32 and give another folder."
+                    f"The activations at {site} ({readout}) are not finite for {image}: the model overflows "
+                    f"in {dtype}. Open it with dtype bfloat16 or float32 and give another folder."
                 )
 
     def _refuse_nothing_read(self) -> None:
@@ -315,9 +318,9 @@ def _fits(forward: _Forward, picture: Image.Image, size: int) -> bool:
 
 def _largest(images: ImageSet) -> Image.Image:
     """Decode the image of most pixels that can be decoded."""
-    table = images.table[to_extract(images.table)]
-    for row in (table["width"] * table["height"]).sort_values(ascending=False, kind="stable").index:
-        picture = decode_one(images, int(row)).picture
+    area = (images.table["width"] * images.table["height"]).to_numpy()
+    for row in np.argsort(-area, kind="stable"):
+        picture = decode_one(images, int(row)).picture if to_extract(images.table)[row] else None
         if picture is not None:
             return picture
     return _blank()
@@ -326,6 +329,12 @@ def _largest(images: ImageSet) -> Image.Image:
 def _blank() -> Image.Image:
     """A grey image: enough to learn which sites fire, and how wide they are."""
     return Image.new("RGB", (224, 224), (127, 127, 127))
+
+
+def _is_causal(vlm: "VLM") -> bool:
+    """Whether tokens before the image cannot see it, so that `pre` is a control."""
+    text = vlm.model.config.get_text_config()
+    return not getattr(text, "is_encoder_decoder", False) and vlm.anatomy.model_type not in PREFIX_ATTENTION
 
 
 def _made_of(vlm: "VLM", images: ImageSet) -> dict[str, Any]:
@@ -338,11 +347,12 @@ def _made_of(vlm: "VLM", images: ImageSet) -> dict[str, Any]:
         "device": str(vlm.device),
         "model_type": vlm.anatomy.model_type,
         "processor": type(vlm.processor).__name__,
-        "parts": getattr(vlm.anatomy, "parts", {}),
-        "causal": getattr(vlm.anatomy, "causal", True),
+        "image_tokens": vlm.anatomy.image_tokens,
+        "parts": {part: asdict(size) for part, size in vlm.anatomy.parts.items()},
+        "causal": _is_causal(vlm),
         "images": {
             "name": images.name,
-            "source": images.name,
+            "source": getattr(images, "source", images.name),
             "digest": images.digest,
             "count": len(images),
             "levels": list(images.levels),

@@ -137,7 +137,7 @@ class Recording:
         write_table(self.path / IMAGES, table)
         marks = [json.loads(self._mark(i).read_text()) for i in range(len(self.blocks))]
         self.manifest |= {
-            "unreadable": int((table["status"] != "ok").sum()),
+            "unreadable": sum(reason != "ok" for reason in status),
             "seconds": round(sum(mark["seconds"] for mark in marks), 3),
             "finished": _now(),
         }

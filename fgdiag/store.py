@@ -72,14 +72,17 @@ class Run:
         made_of, images = self.manifest, self.manifest["images"]
         places = sum(len(site["readouts"]) for site in made_of["sites"])
         lines = [
-            f"run {self.path}: {images['count']} images of {images['name']} through {made_of['model']}",
-            f"  {len(made_of['sites'])} sites, {places} readouts, {_megabytes(self.path)}, {made_of['dtype']}",
+            f"run {self.path}: {images['count']} images of {images['name']} through "
+            f"{made_of['model']} ({made_of['dtype']})",
+            f"  {len(made_of['sites'])} sites, {places} readouts, {_megabytes(self.path)}",
             f"  prompt {made_of['prompt']!r}",
         ]
         if not self.finished:
             lines.append("  not finished: the command that started it goes on where it stopped")
         elif made_of.get("unreadable"):
-            lines.append(f"  {made_of['unreadable']} images could not be read; see the status in {IMAGES}")
+            lines.append(
+                f"  could not be read: {made_of['unreadable']}; the reasons are in {IMAGES}, column `status`"
+            )
         return "\n".join(lines)
 
     @property
@@ -196,8 +199,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(found, int) or found > FORMAT:
         writer = manifest.get("versions", {}).get("fgdiag", "another version")
         raise RunMismatch(
-            f"{path} was written by fgdiag {writer} in format {found}; this fgdiag reads up to format {FORMAT}. "
-            "Update with `pip install -U fgdiag`."
+            f"{path} was written by fgdiag {writer} in format {found}; this fgdiag reads up to format "
+            f"{FORMAT}. Update with `pip install -U fgdiag`."
         )
     return manifest
 

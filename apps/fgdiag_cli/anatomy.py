@@ -1,5 +1,6 @@
 """What `fgdiag inspect` tells about an opened model."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fgdiag_cli.screen import print_table, quantity
@@ -27,8 +28,9 @@ def describe(vlm: "VLM") -> dict[str, Any]:
             }
             for spec in anatomy.sites
         ],
-        "parts": {},
-        "image_tokens": None,
+        "parts": {name: asdict(size) for name, size in anatomy.parts.items()},
+        "image_token_id": anatomy.image_token_id,
+        "image_tokens": anatomy.image_tokens,
     }
 
 
@@ -50,4 +52,4 @@ def print_anatomy(found: dict[str, Any]) -> None:
             for name, part in found["parts"].items()
         ],
     )
-    print(f"Tokens an image: {found['image_tokens']}")
+    print(f"Image tokens: {found['image_tokens'] or 'none in the sequence of the language model'}")

@@ -16,8 +16,9 @@ from fgdiag.store import Run
 from fgdiag_cli.report import write_report
 
 if TYPE_CHECKING:
-    from fgdiag.vlm import VLM
     from fgdiag_probes import Verdict
+
+    from fgdiag.vlm import VLM
 
 DEMO_RUN = Path("runs/demo")
 DEMO_IMAGES = Path("runs/demo-fieldguide")
@@ -40,12 +41,13 @@ class Diagnosis:
 
 def diagnose(
     model: str,
-    images: ImageSet,
+    source: str,
     out: Path,
     *,
+    command: str,
+    labelling: dict[str, Any] | None = None,
     opening: dict[str, Any] | None = None,
     recording: dict[str, Any] | None = None,
-    command: str,
 ) -> Diagnosis:
     """Record, probe, ask, judge and report.
 
@@ -53,17 +55,21 @@ def diagnose(
     ----------
     model
         As `fgdiag.open_vlm` takes it. It is loaded only where a step needs it.
-    images
-        The labelled images.
+    source
+        As `fgdiag.open_images` takes it.
     out
         Folder of the run.
-    opening, recording
-        Options of `open_vlm` and of `extract`.
     command
         What was typed, for the report.
+    labelling, opening, recording
+        Options of `open_images`, of `open_vlm` and of `extract`.
     """
-    opened = cache(lambda: open_model(model, **(opening or {})))
-    run = record(opened, model, images, out, recording or {}, command)
+    labelling, opening, recording = labelling or {}, opening or {}, recording or {}
+    images = labelled_images(source, **labelling)
+    opened = cache(lambda: open_model(model, **opening))
+    run = record(
+        opened, model, images, out, source=source, command=command, opening=opening, recording=recording
+    )
     probe_layers(run)
     if not run.result_path("answers.parquet").exists():
         answer(run, opened(), images)
@@ -76,7 +82,7 @@ def demo(command: str) -> Diagnosis:
     from fgdiag.fieldguide import write_fieldguide
 
     guide = write_fieldguide(DEMO_IMAGES, **DEMO_GUIDE)
-    return diagnose("demo", labelled_images(str(guide)), DEMO_RUN, command=command)
+    return diagnose("demo", str(guide), DEMO_RUN, command=command)
 
 
 def open_model(model: str, **options: Any) -> "VLM":
@@ -100,34 +106,59 @@ def record(
     model: str,
     images: ImageSet,
     out: Path,
-    recording: dict[str, Any],
+    *,
+    source: str,
     command: str,
+    opening: dict[str, Any],
+    recording: dict[str, Any],
 ) -> Run:
-    """Extract, unless the run is there already and finished."""
-    run = finished_run(out, model, images, recording)
+    """Extract, unless the run is there already and finished.
+
+    Writes `results/command.json`: what was typed, and where the images are, to find them again.
+    """
+    run = finished_run(out, model, images, {**opening, **recording})
     if run is None:
         run = extract(opened(), images, out, **recording)
-        run.write_json("command", {"command": command})
+    if not run.result_path("command.json").exists():
+        run.write_json("command", {"command": command, "images": str(resolved(source))})
     return run
 
 
-def finished_run(out: Path, model: str, images: ImageSet, recording: dict[str, Any]) -> Run | None:
+def finished_run(out: Path, model: str, images: ImageSet, asked: dict[str, Any]) -> Run | None:
     """Return the run in `out` if it is finished and of this model, these images and these options.
 
-    The model is compared by name, so that it need not be loaded.
+    The model is compared by name, so that it need not be loaded. None where anything differs: `extract` opens
+    the model and says what.
     """
     if not (out / "run.json").exists():
         return None
     run = Run.open(out)
     manifest = run.manifest
-    asked = {name: value for name, value in recording.items() if name == "prompt" and value is not None}
-    same = (
-        manifest.get("finished")
-        and manifest["model"] in {model, str(Path(model).resolve())}
-        and manifest["images"]["digest"] == images.digest
-        and all(manifest[name] == value for name, value in asked.items())
-    )
-    return run if same else None
+    recorded = {
+        "prompt": manifest["prompt"],
+        "seed": manifest["seed"],
+        "dtype": str(manifest["dtype"]).removeprefix("torch."),
+        "revision": manifest["revision"],
+        "readouts": set(manifest["readouts"]),
+        "sites": {str(site) for site in run.sites} - {"pixels"},
+    }
+    differ = [name for name, value in recorded.items() if not _as_asked(value, asked.get(name))]
+    same_images = manifest["images"]["digest"] == images.digest
+    same_model = manifest["model"] in {model, str(resolved(model))}
+    return run if run.finished and same_model and same_images and not differ else None
+
+
+def _as_asked(recorded: Any, asked: Any) -> bool:
+    """Whether an option is as it was; what was not asked for may be anything."""
+    if asked in (None, "auto"):
+        return True
+    return recorded == (set(asked) if isinstance(recorded, set) else asked)
+
+
+def resolved(source: str) -> Path | str:
+    """Return the whole path of what lies on this machine; other names, such as hub ids, as they are."""
+    path = Path(source).expanduser()
+    return path.resolve() if path.exists() else source
 
 
 def reopen_images(run: Run) -> ImageSet:
@@ -138,7 +169,7 @@ def reopen_images(run: Run) -> ImageSet:
     RunMismatch
         They are not there any more as they were.
     """
-    source = run.manifest["images"]["source"]
+    source = run.read_json("command")["images"]
     found = open_images(source)
     missing = set(run.images["id"]) - set(found.table["id"])
     if missing:

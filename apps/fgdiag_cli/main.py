@@ -90,10 +90,15 @@ def extract(
     from fgdiag_cli.screen import print_json
 
     opening = _opening(dtype, device, device_map, revision, trust_remote_code)
-    recording = _recording(prompt, readouts, sites, batch_size, seed)
-    labelled = steps.labelled_images(images, test_share=test_share, limit=limit, seed=seed)
     run = steps.record(
-        lambda: steps.open_model(model, **opening), model, labelled, out, recording, _typed(ctx)
+        lambda: steps.open_model(model, **opening),
+        model,
+        steps.labelled_images(images, test_share=test_share, limit=limit, seed=seed),
+        out,
+        source=images,
+        command=_typed(ctx),
+        opening=opening,
+        recording=_recording(prompt, readouts, sites, batch_size, seed),
     )
     if as_json:
         return print_json(
@@ -157,14 +162,14 @@ def diagnose(
     """Extract, probe, answer, judge and report; run it again to resume."""
     from fgdiag_cli import diagnose as steps
 
-    labelled = steps.labelled_images(images, test_share=test_share, limit=limit, seed=seed)
     diagnosis = steps.diagnose(
         model,
-        labelled,
+        images,
         out,
+        command=_typed(ctx),
+        labelling={"test_share": test_share, "limit": limit, "seed": seed},
         opening=_opening(dtype, device, device_map, revision, trust_remote_code),
         recording=_recording(prompt, readouts, sites, batch_size, seed),
-        command=_typed(ctx),
     )
     _show(diagnosis, as_json)
 
@@ -206,11 +211,13 @@ def train_projector(
     as_json: options.Json = False,
 ) -> None:
     """Join an encoder and a language model by a projector trained on labelled images; resumable."""
+    from fgdiag.training import TrainingPlan
     from fgdiag.training import train_projector as train
     from fgdiag_cli.diagnose import labelled_images
     from fgdiag_cli.screen import print_json
 
-    train(encoder, llm, [labelled_images(source) for source in images], out, epochs=epochs, seed=seed)
+    labelled = [labelled_images(source) for source in images]
+    train(encoder, llm, labelled, out, TrainingPlan(epochs=epochs, seed=seed))
     print_json({"model": str(out)}) if as_json else print(out)
 
 

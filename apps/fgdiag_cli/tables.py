@@ -1,8 +1,6 @@
 """Result objects as tables on a terminal."""
 
-from typing import Any
-
-from fgdiag_probes import LayerCurves
+from fgdiag_probes import Answers, LayerCurves
 from fgdiag_probes.style import percent
 
 from fgdiag_cli.screen import print_table
@@ -26,17 +24,9 @@ def print_curves(curves: LayerCurves) -> None:
     print(f"Control: {curves.control.sentence}")
 
 
-def print_answers(answers: Any) -> None:
+def print_answers(answers: Answers) -> None:
     """Print how often the model's own answer is right, a row a level."""
-    table = answers.frame()
-    asked = {
-        "fine|coarse": ("fine", "said_fine_within_coarse"),
-        "fine": ("fine", "said_fine"),
-        "coarse": ("coarse", "said_coarse"),
-    }
-    rows = [
-        [level, percent(float((table[said] == table[truth]).mean())), len(table)]
-        for level, (truth, said) in asked.items()
-        if said in table
-    ]
-    print_table("The most likely class name is right", ["level", "accuracy", "test images"], rows)
+    rows = [[level, percent(accuracy)] for level, accuracy in answers.accuracy().items()]
+    print_table(
+        f"The likeliest class name is right, of {len(answers.table)} test images", ["level", "accuracy"], rows
+    )

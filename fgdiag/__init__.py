@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fgdiag.capture import capture
     from fgdiag.errors import FgdiagError
-    from fgdiag.extract import extract
-    from fgdiag.families import families
+    from fgdiag.extraction import extract
+    from fgdiag.family_table import families
+    from fgdiag.hooks import capture
     from fgdiag.images import ImageSet, open_images
     from fgdiag.sites import Site
     from fgdiag.store import Run
@@ -24,9 +24,9 @@ _ROOM_OF = {
     "ImageSet": "images",
     "Run": "store",
     "Site": "sites",
-    "capture": "capture",
-    "extract": "extract",
-    "families": "families",
+    "capture": "hooks",
+    "extract": "extraction",
+    "families": "family_table",
     "open_images": "images",
     "open_vlm": "vlm",
 }
@@ -48,6 +48,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _ROOM_OF:
         raise AttributeError(f"fgdiag has no {name!r}")
-    # Importing the room `fgdiag.capture` binds the module to this name; the public thing must win over it.
-    globals()[name] = getattr(import_module(f"fgdiag.{_ROOM_OF[name]}"), name)
-    return globals()[name]
+    return getattr(import_module(f"fgdiag.{_ROOM_OF[name]}"), name)

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fgdiag.errors import ModelNotSupported, SiteNotFound
-from fgdiag.families import FAMILIES, quirk_of
+from fgdiag.family_table import FAMILIES, quirk_of
 from fgdiag.sites import Readout, Site
 
 _CLASS_TOKEN = re.compile(r"(^|\.)(class_embedding|cls_token)$")
@@ -178,7 +178,7 @@ class _Parts:
             class_path=self.path[id(self.encoder)] if dropped else None,
         )
         width = getattr(self.config.vision_config, "hidden_size", 0) if self.quirk.vision_width is None else 0
-        for index, block in enumerate(_blocks(self.encoder)):
+        for index, block in enumerate(self._encoder_blocks()):
             yield SiteSpec(
                 Site("vision", index),
                 width,
@@ -187,6 +187,11 @@ class _Parts:
                 tokens="patches",
                 class_token=has_class,
             )
+
+    def _encoder_blocks(self) -> list[nn.Module]:
+        if not self.quirk.block_lists:
+            return _blocks(self.encoder)
+        return [block for name in self.quirk.block_lists for block in _flat(self.encoder.get_submodule(name))]
 
     def _vision_width(self) -> int:
         if self.quirk.vision_width is not None:
@@ -282,6 +287,15 @@ def _blocks(stack: nn.Module) -> list[nn.Module]:
     if not lists:
         raise ModelNotSupported(f"{type(stack).__name__} has no list of blocks that fgdiag could hook.")
     return list(max(lists, key=len))
+
+
+def _flat(module: nn.Module) -> Iterator[nn.Module]:
+    """Walk the modules of lists within lists."""
+    if isinstance(module, nn.ModuleList):
+        for child in module:
+            yield from _flat(child)
+    else:
+        yield module
 
 
 def _final_norm(stack: nn.Module) -> nn.Module | None:

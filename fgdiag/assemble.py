@@ -113,6 +113,23 @@ def assemble(
     return model, processor
 
 
+def write_joined(encoder: str | Path, llm: str | Path, projector: Path, out: Path) -> None:
+    """Join encoder and LLM by a trained projector and write the VLM, in bfloat16, as a `transformers` folder.
+
+    Parameters
+    ----------
+    projector
+        A safetensors file of the weights of the projector that `assemble` makes.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    model, processor = assemble(encoder, llm)
+    model.model.multi_modal_projector.load_state_dict(load_file(projector))
+    model.to(torch.bfloat16).save_pretrained(out)
+    processor.save_pretrained(out)
+
+
 def _rms(weight) -> float:
     return float(weight.detach().float().square().mean().sqrt())
 

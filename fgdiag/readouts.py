@@ -95,7 +95,7 @@ def mean_by_image(rows: Tensor, shares: Sequence[int]) -> Tensor:
     if any(count != int(count) for count in counts):
         raise SiteNeverRan(
             f"{len(rows)} encoder tokens cannot be divided among {len(shares)} images as {list(shares)}: "
-            "this family needs a row in fgdiag/families.py that says how many tiles each image has."
+            "this family needs a row in fgdiag/family_table.py that says how many tiles each image has."
         )
     parts = rows.split([int(count) for count in counts])
     return torch.stack([part.mean(0, dtype=torch.float32) for part in parts])

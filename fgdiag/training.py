@@ -19,11 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from fgdiag.assemble import assemble
+from fgdiag.assemble import assemble, write_joined
 from fgdiag.errors import RunMismatch
 from fgdiag.features import FeatureCache, cache_features
 from fgdiag.images import ImageSet
 from fgdiag.memory import keep_freed_memory
+from fgdiag.precision import fast_dtype
 from fgdiag.progress import say, track
 from fgdiag.prompts import COARSE_QUESTION, FINE_QUESTION, spoken
 
@@ -48,6 +49,7 @@ QUESTIONS = {
 FINE_SHARE = 0.7
 WARM_UP_TEMPERATURE = 0.05
 CHECKPOINT_EVERY_SECONDS = 120.0
+PROJECTOR = "projector.safetensors"
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,7 @@ def train_projector(
     keep_freed_memory()
     _same_plan(work / "plan.json", plan, images, str(encoder), str(llm))
     model, processor = assemble(encoder, llm, seed=plan.seed)
-    model.requires_grad_(False)
-    projector = model.model.multi_modal_projector.requires_grad_(True)
+    model.requires_grad_(False).to(fast_dtype())
     cached = [
         cache_features(
             model, processor, image_set, work / f"features-{image_set.digest[:12]}", plan.views, plan.seed
@@ -134,12 +135,9 @@ def train_projector(
     run = _Training(model, processor, cached, plan, work)
     run.warm_up()
     run.train()
-    save_file(
-        {name: weight.half() for name, weight in projector.state_dict().items()},
-        out / "projector.safetensors",
-    )
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    weights = {name: weight.half() for name, weight in run.projector.state_dict().items()}
+    save_file(weights, out / PROJECTOR)
+    write_joined(encoder, llm, out / PROJECTOR, out)
     return out
 
 
@@ -168,8 +166,11 @@ class _Training:
         work: Path,
     ) -> None:
         self.model, self.plan, self.work = model, plan, work
-        self.projector = model.model.multi_modal_projector
+        # The projector learns in float32: steps of a thousandth of a weight would be lost in bfloat16.
+        self.projector = model.model.multi_modal_projector.requires_grad_(True).float()
         self.decoder = model.get_decoder()
+        # On a CPU the backward pass of the fused attention takes longer than these short sequences are worth.
+        self.decoder.set_attn_implementation("eager")
         self.embed = model.get_input_embeddings()
         self.tokenizer = processor.tokenizer
         self.features = cached
@@ -205,7 +206,7 @@ class _Training:
         names = sorted({str(name) for cache in self.features for name in cache.table[level]})
         ids = [self.tokenizer(spoken(name), add_special_tokens=False)["input_ids"] for name in names]
         means = torch.stack([self.embed.weight[i].detach().mean(0) for i in ids])
-        return {name: k for k, name in enumerate(names)}, means - means.mean(0)
+        return {name: k for k, name in enumerate(names)}, (means - means.mean(0)).float()
 
     def train(self) -> None:
         """Train through the LLM, from the last checkpoint on."""
@@ -231,7 +232,7 @@ class _Training:
     def _answer_loss(self, rows, view: int, rng: np.random.Generator) -> torch.Tensor:
         """Cross-entropy in nats a token, over the tokens of the answers."""
         lessons = [self._lesson(row, rng) for row in rows]
-        images = self.projector(self._features(rows, view)).flatten(1, 2)
+        images = self.projector(self._features(rows, view)).flatten(1, 2).to(self.embed.weight.dtype)
         embeds, positions, answers = self._pack(images, lessons)
         # Padding stands on the right, where a causal model never looks: no mask, so the fast kernel runs.
         hidden = self.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state

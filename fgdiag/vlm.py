@@ -25,13 +25,13 @@ from transformers import (
 )
 
 from fgdiag.anatomy import Anatomy, find_anatomy
-from fgdiag.capture import capture
 from fgdiag.errors import ModelNotFound, ModelNotSupported, SiteNeverRan
-from fgdiag.families import quirk_of
+from fgdiag.family_table import quirk_of
+from fgdiag.hooks import capture
+from fgdiag.precision import DTYPES, fast_dtype
 from fgdiag.prompts import FINE_QUESTION, plain_prompt, with_answer
 from fgdiag.readouts import TokenSpans
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLES_PER_TENSOR = 1024
 
 
@@ -287,16 +287,7 @@ def _dtype(name: str, place: torch.device, config: Any) -> str | torch.dtype:
     if place.type != "cpu":
         return "auto"
     stored = str(getattr(config, "dtype", None) or config.get_text_config().dtype).removeprefix("torch.")
-    return (
-        torch.bfloat16 if stored in ("bfloat16", "float16") and _cpu_computes_in_bfloat16() else torch.float32
-    )
-
-
-def _cpu_computes_in_bfloat16() -> bool:
-    with suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text()
-        return "avx512_bf16" in flags or "amx_bf16" in flags
-    return False
+    return fast_dtype() if stored in ("bfloat16", "float16") else torch.float32
 
 
 def _quantization(bits: str | None) -> Any:

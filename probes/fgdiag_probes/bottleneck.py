@@ -7,12 +7,13 @@ token to another is not lost. All depths are compared on the same test images.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from fgdiag.store import Run
 from fgdiag_probes.answered import read_answers
 from fgdiag_probes.budget_figure import draw_budget
 from fgdiag_probes.curves import probe_layers
@@ -20,9 +21,6 @@ from fgdiag_probes.depths import LOSING_STAGE, Depth, comparable, depth_at, dept
 from fgdiag_probes.intervals import clustered_means, holm
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.verdict import SIGNIFICANT, Verdict, judge
-
-if TYPE_CHECKING:
-    from fgdiag.store import Run
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class LossBudget:
         return draw_budget(self.depths, self.drops)
 
 
-def loss_budget(run: "Run", *, seed: int = 0) -> LossBudget:
+def loss_budget(run: Run, *, seed: int = 0) -> LossBudget:
     """Compare what linear probes and the model's answers name right, depth by depth, and judge.
 
     Probes the layers first where that was not done. Writes `results/verdict.json`. Without

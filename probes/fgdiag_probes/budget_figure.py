@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from fgdiag_probes.style import GREY, LEVEL_COLOURS, LEVEL_WORDS, TEMPLATE
+from fgdiag_probes.style import GREY, LEVEL_COLOURS, LEVEL_NAMES, TEMPLATE
 
 TICKS = {
     "vision": "vision<br>encoder",
@@ -25,13 +25,21 @@ def draw_budget(depths: pd.DataFrame, drops: pd.DataFrame) -> go.Figure:
     figure = go.Figure(layout={"template": TEMPLATE})
     by_level = {str(level): rows for level, rows in depths.groupby("level", sort=False)}
     order = [depth for depth in TICKS if depth in set(depths["depth"])]
-    for level, rows in by_level.items():
+    for level, rows in reversed(by_level.items()):  # the finest on top
         _add_level(figure, level, rows.query("depth != 'pixels'"), order)
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        mode="lines",
+        name="chance",
+        line={"color": GREY, "width": 1.2, "dash": "dot"},
+    )
     finest = next(iter(by_level))
     for drop in drops.to_dict("records"):
         if drop["level"] == finest:
             _write_drop(figure, drop, order)
     return figure.update_layout(
+        legend={"traceorder": "reversed"},
         title_text="What is left of the labels at each depth",
         xaxis={
             "tickvals": list(range(len(order))),
@@ -62,7 +70,7 @@ def _add_level(figure: go.Figure, level: str, rows: pd.DataFrame, order: list[st
             "width": 4,
         },
         mode="lines+markers",
-        name=LEVEL_WORDS[level],
+        name=LEVEL_NAMES[level],
         legendgroup=level,
         line={"color": colour, "width": 2.5},
         marker={"size": 8},

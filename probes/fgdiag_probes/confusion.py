@@ -2,21 +2,19 @@
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from fgdiag.errors import SiteNotFound
+from fgdiag.store import Run
 from fgdiag_probes.answered import read_answers
 from fgdiag_probes.curves import probe_layers
 from fgdiag_probes.depths import Depth, comparable, depth_at, depths_of
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.style import BLUE, GREEN, GREY, ORANGE, TEMPLATE, VERMILION
-
-if TYPE_CHECKING:
-    from fgdiag.store import Run
 
 SHOWN = ("vision", "last llm layer", "answer")
 EXAMPLES = 6
@@ -79,14 +77,17 @@ class ConfusedPairs:
             )
         return figure.update_layout(
             title_text="Most often taken for another",
-            xaxis={"title_text": "taken for the other (% of test images)", "rangemode": "tozero"},
+            xaxis={
+                "title_text": "taken for the other (% of test images)",
+                "range": [-3, 1.06 * shares.max(initial=10)],
+            },
             yaxis={"type": "category"},
             hovermode="y unified",
-            height=150 + 34 * max(1, len(rows)),
+            height=160 + 34 * max(1, len(rows)),
         )
 
 
-def confused_pairs(run: "Run", *, site: str | None = None, seed: int = 0) -> ConfusedPairs:
+def confused_pairs(run: Run, *, site: str | None = None, seed: int = 0) -> ConfusedPairs:
     """Count which fine classes are taken for which, at the encoder, at the last layer and in the answers.
 
     Parameters

@@ -40,20 +40,22 @@ def draw_curves(table: pd.DataFrame, level: str) -> go.Figure:
 
 
 def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list[str]) -> None:
+    """A line and its interval; none for the control, which is constant and has a test of its own."""
     colour = READOUT_COLOURS.get(readout, GREY)
     x = [sites.index(site) for site in points["site"]]
     low, high = 100 * points["low"], 100 * points["high"]
-    figure.add_scatter(
-        x=[*x, *x[::-1]],
-        y=[*high, *low[::-1]],
-        fill="toself",
-        fillcolor=faded(colour, 0.18),
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-        legendgroup=readout,
-    )
+    if readout != "pre":
+        figure.add_scatter(
+            x=[*x, *x[::-1]],
+            y=[*high, *low[::-1]],
+            fill="toself",
+            fillcolor=faded(colour, 0.18),
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=readout,
+        )
     figure.add_scatter(
         x=x,
         y=100 * points["accuracy"],

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from fgdiag.errors import ControlFailed
 from fgdiag.progress import track
 from fgdiag.sites import Site
+from fgdiag.store import Run
 from fgdiag_probes import reading
 from fgdiag_probes.controls import Control, tokens_before_the_image
 from fgdiag_probes.curve_figure import draw_curves
@@ -21,9 +22,6 @@ from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.linear import PENALTIES
 from fgdiag_probes.reading import Readings
-
-if TYPE_CHECKING:
-    from fgdiag.store import Run
 
 FOLDS = 3
 METHOD = f"1: penalties {PENALTIES}, {FOLDS} folds"
@@ -102,7 +100,7 @@ class LayerCurves:
         return draw_curves(self.table, level or self.labels.levels[0])
 
 
-def probe_layers(run: "Run", *, seed: int = 0) -> LayerCurves:
+def probe_layers(run: Run, *, seed: int = 0) -> LayerCurves:
     """Probe every site and readout of a run, at every level; what was probed before is read back.
 
     Writes `results/probes.parquet`, `results/probes.json`, and under `results/probes/` what each place said
@@ -136,7 +134,7 @@ def probe_layers(run: "Run", *, seed: int = 0) -> LayerCurves:
     return curves
 
 
-def _read_all(run: "Run", labels: Labels, seed: int) -> dict[Place, Readings]:
+def _read_all(run: Run, labels: Labels, seed: int) -> dict[Place, Readings]:
     """Readings of all places in the order of the forward pass, each kept on disk as soon as it is made."""
     folds = labels.folds(folds=FOLDS, seed=seed)
     key = _key(run, seed)
@@ -151,7 +149,7 @@ def _read_all(run: "Run", labels: Labels, seed: int) -> dict[Place, Readings]:
     return {place: found for place, found in kept.items() if found is not None}
 
 
-def _key(run: "Run", seed: int) -> str:
+def _key(run: Run, seed: int) -> str:
     """What a reading depends on, apart from the place."""
     manifest = run.manifest
     made_of = [manifest.get(name) for name in ("fingerprint", "prompt", "dtype")]
@@ -159,11 +157,11 @@ def _key(run: "Run", seed: int) -> str:
     return hashlib.blake2b(json.dumps([METHOD, seed, *made_of]).encode(), digest_size=16).hexdigest()
 
 
-def _path(run: "Run", place: Place) -> Path:
-    return run.result_path("probes") / f"{place[0]}.{place[1]}.npz"
+def _path(run: Run, place: Place) -> Path:
+    return run.result_path(f"probes/{place[0]}.{place[1]}.npz")
 
 
-def _resolution(run: "Run", place: Place) -> float:
+def _resolution(run: Run, place: Place) -> float:
     if place[0] == "pixels":
         return 0.0
     return RELATIVE_ROUNDING.get(str(run.manifest.get("dtype")).removeprefix("torch."), 1e-5)

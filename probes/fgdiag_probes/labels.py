@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 
 from fgdiag.errors import ImagesNotUsable
+from fgdiag.store import Run
 from fgdiag_probes.folds import stratified_group_folds
-
-if TYPE_CHECKING:
-    from fgdiag.store import Run
 
 Level = Literal["fine|coarse", "fine", "coarse"]
 
@@ -48,7 +46,7 @@ class Labels:
     groups: np.ndarray
 
     @classmethod
-    def of(cls, run: "Run") -> Self:
+    def of(cls, run: Run) -> Self:
         """Read the labels of a run; `ImagesNotUsable` where nothing can be trained or tested."""
         images = run.images
         usable = (images["status"] == "ok").to_numpy()

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from fgdiag.store import write_bytes
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.linear import Basis, LinearProbe, fit_probe
 
@@ -116,10 +118,9 @@ def save(path: Path, key: str, readings: Readings) -> None:
         arrays[f"{level}:bits"] = reading.bits
         if reading.choice is not None:
             arrays[f"{level}:choice"] = np.array(json.dumps(asdict(reading.choice)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
-    partial.replace(path)
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    write_bytes(path, buffer.getvalue())
 
 
 def load(path: Path, key: str, labels: Labels) -> Readings | None:

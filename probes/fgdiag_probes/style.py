@@ -28,6 +28,8 @@ LEVEL_WORDS = {
     "fine": "fine class among all",
     "coarse": "coarse class",
 }
+LEVEL_NAMES = {"fine|coarse": "fine, look-alikes", "fine": "fine, all", "coarse": "coarse"}
+"""The same, short enough for a legend on a phone."""
 LEVEL_COLOURS = {"fine|coarse": VERMILION, "fine": BLUE, "coarse": GREEN}
 
 _GRID = "rgba(138, 143, 152, 0.25)"
@@ -38,7 +40,7 @@ _AXIS = {
     "ticks": "outside",
     "tickcolor": GREY,
     "automargin": True,
-    "title": {"standoff": 8},
+    "title": {"standoff": 8, "font": {"size": 12}},
 }
 
 TEMPLATE = go.layout.Template(
@@ -48,17 +50,25 @@ TEMPLATE = go.layout.Template(
             "size": 13,
             "color": "#7A818B",
         },
-        "title": {"font": {"size": 15}, "x": 0, "xanchor": "left", "xref": "paper", "pad": {"l": 0}},
+        "title": {
+            "font": {"size": 15},
+            "x": 0,
+            "xanchor": "left",
+            "xref": "paper",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 10},
+        },
         "colorway": [BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY],
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        "margin": {"l": 8, "r": 8, "t": 44, "b": 8},
-        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
+        "margin": {"l": 8, "r": 8, "t": 92, "b": 8},
+        "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         "hovermode": "x unified",
         "hoverlabel": {"font": {"size": 12}},
-        "height": 380,
+        "height": 400,
     }
 )
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fgdiag.extract import extract
+from fgdiag.extraction import extract
 from fgdiag.image_set import ImageSet
 from fgdiag.images import open_images
 from fgdiag.vlm import VLM, open_vlm

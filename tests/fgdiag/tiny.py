@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixi
 
 VISION_WIDTH, VISION_BLOCKS = 32, 3
 TEXT_WIDTH, TEXT_BLOCKS = 48, 4
-IMAGE_SIDE, PATCH = 28, 14
+IMAGE_SIDE, PATCH = 56, 14
 
 Built = tuple[PreTrainedModel, ProcessorMixin]
 
@@ -106,7 +106,7 @@ def llava(layer: int | list[int] = -2) -> Built:
         text_config=LlamaConfig(**text_sizes(words)),
         image_token_index=words.convert_tokens_to_ids("<image>"),
         vision_feature_layer=layer,
-        image_seq_length=4,
+        image_seq_length=16,
     )
     side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     processor = LlavaProcessor(
@@ -121,7 +121,7 @@ def llava(layer: int | list[int] = -2) -> Built:
 
 
 def aya_vision() -> Built:
-    """DINOv2, whose class token is dropped, joined to Llama by pixel shuffle."""
+    """Several crops an image, pixel shuffle inside the projector."""
     from transformers import (
         AyaVisionConfig,
         AyaVisionForConditionalGeneration,
@@ -160,3 +160,440 @@ def aya_vision() -> Built:
         chat_template=template("<image>"),
     )
     return seeded(AyaVisionForConditionalGeneration, config), processor
+
+
+SQUARE = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+PINPOINTS = [[IMAGE_SIDE, 2 * IMAGE_SIDE], [2 * IMAGE_SIDE, IMAGE_SIDE], [2 * IMAGE_SIDE, 2 * IMAGE_SIDE]]
+
+
+def llava_next() -> Built:
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextProcessor,
+    )
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+    words = tokenizer(image_token="<image>")
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**vision_sizes()),
+        text_config=LlamaConfig(**text_sizes(words)),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=PINPOINTS,
+    )
+    processor = LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": IMAGE_SIDE}, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS
+        ),
+        tokenizer=words,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template("<image>\n"),
+    )
+    return seeded(LlavaNextForConditionalGeneration, config), processor
+
+
+def llava_onevision() -> Built:
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionProcessor,
+        Qwen2Config,
+        SiglipVisionConfig,
+    )
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
+
+    words = tokenizer(image_token="<image>", video_token="<video>")
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(**vision_sizes(vision_use_head=False)),
+        text_config=Qwen2Config(**text_sizes(words)),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        video_token_index=words.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=PINPOINTS,
+    )
+    processor = without_video(LlavaOnevisionProcessor)(
+        image_processor=LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=PINPOINTS),
+        tokenizer=words,
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=template("<image>\n"),
+        video_processor=None,
+    )
+    return seeded(LlavaOnevisionForConditionalGeneration, config), processor
+
+
+def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """Take a processor without its video half, which transformers offers only beside torchvision."""
+
+    def check(self, name: str, argument: object) -> object:
+        return (
+            None if name == "video_processor" else kind.check_argument_for_proper_class(self, name, argument)
+        )
+
+    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+
+
+def blip2() -> Built:
+    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, OPTConfig
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    words = tokenizer()
+    processor = Blip2Processor(BlipImageProcessorPil(size=SQUARE), words, num_query_tokens=5)
+    config = Blip2Config(
+        vision_config=vision_sizes(initializer_range=0.02),
+        qformer_config=qformer_sizes(words),
+        text_config=opt_config(words, OPTConfig),
+        num_query_tokens=5,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    return seeded(Blip2ForConditionalGeneration, config), processor
+
+
+def qformer_sizes(words: PreTrainedTokenizerFast) -> dict:
+    return {
+        "hidden_size": 40,
+        "intermediate_size": 44,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": len(words),
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+
+
+def opt_config(words: PreTrainedTokenizerFast, kind):
+    return kind(
+        hidden_size=TEXT_WIDTH,
+        word_embed_proj_dim=TEXT_WIDTH,
+        ffn_dim=64,
+        num_hidden_layers=TEXT_BLOCKS,
+        num_attention_heads=4,
+        vocab_size=len(words),
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        dropout=0.0,
+        max_position_embeddings=512,
+    )
+
+
+def instructblip() -> Built:
+    from transformers import (
+        InstructBlipConfig,
+        InstructBlipForConditionalGeneration,
+        InstructBlipProcessor,
+        LlamaConfig,
+    )
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    words, queries = tokenizer(), tokenizer()
+    processor = InstructBlipProcessor(
+        BlipImageProcessorPil(size=SQUARE), words, qformer_tokenizer=queries, num_query_tokens=5
+    )
+    config = InstructBlipConfig(
+        vision_config=vision_sizes(initializer_range=0.02),
+        qformer_config=qformer_sizes(queries),
+        text_config=LlamaConfig(**text_sizes(words)),
+        num_query_tokens=5,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    return seeded(InstructBlipForConditionalGeneration, config), processor
+
+
+def idefics3(smolvlm: bool = False) -> Built:
+    """SmolVLM has Idefics3's modules; its own processor needs a package for videos, so Idefics3's serves both."""
+    import transformers
+    from transformers import Idefics3Processor, LlamaConfig
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+    rows = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+    words = tokenizer("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows, "<image>")
+    name = "SmolVLM" if smolvlm else "Idefics3"
+    config = getattr(transformers, f"{name}Config")(
+        vision_config=vision_sizes(),
+        text_config=LlamaConfig(**text_sizes(words)),
+        scale_factor=2,
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        pad_token_id=0,
+    )
+    processor = Idefics3Processor(
+        Idefics3ImageProcessorPil(
+            size={"longest_edge": 2 * IMAGE_SIDE}, max_image_size={"longest_edge": IMAGE_SIDE}
+        ),
+        words,
+        image_seq_len=4,
+        chat_template=template("<image>"),
+    )
+    return seeded(getattr(transformers, f"{name}ForConditionalGeneration"), config), processor
+
+
+def paligemma() -> Built:
+    from transformers import (
+        GemmaConfig,
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipVisionConfig,
+    )
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    words = tokenizer()
+    images = SiglipImageProcessorPil(size=SQUARE)
+    images.image_seq_length = 16
+    processor = PaliGemmaProcessor(images, words)
+    config = PaliGemmaConfig(
+        vision_config=SiglipVisionConfig(**vision_sizes(vision_use_head=False, projection_dim=TEXT_WIDTH)),
+        text_config=GemmaConfig(**text_sizes(words, head_dim=12)),
+        projection_dim=TEXT_WIDTH,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        hidden_size=TEXT_WIDTH,
+    )
+    return seeded(PaliGemmaForConditionalGeneration, config), processor
+
+
+def gemma3() -> Built:
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3Processor,
+        Gemma3TextConfig,
+        SiglipVisionConfig,
+    )
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    words = tokenizer(
+        boi_token="<start_of_image>", eoi_token="<end_of_image>", image_token="<image_soft_token>"
+    )
+    config = Gemma3Config(
+        vision_config=SiglipVisionConfig(**vision_sizes(vision_use_head=False)),
+        text_config=Gemma3TextConfig(**text_sizes(words, head_dim=12, sliding_window=64)),
+        mm_tokens_per_image=4,
+        image_token_index=words.convert_tokens_to_ids("<image_soft_token>"),
+        boi_token_index=words.convert_tokens_to_ids("<start_of_image>"),
+        eoi_token_index=words.convert_tokens_to_ids("<end_of_image>"),
+    )
+    processor = Gemma3Processor(
+        Gemma3ImageProcessorPil(size=SQUARE),
+        words,
+        image_seq_length=4,
+        chat_template=template("<start_of_image>"),
+    )
+    return seeded(Gemma3ForConditionalGeneration, config), processor
+
+
+def qwen(version: str) -> Built:
+    """`2`, `2_5` or `3`: packed patches of native resolution; Qwen3-VL injects at two more depths (DeepStack)."""
+    import transformers
+    from transformers import Qwen2VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    words = tokenizer(
+        "<|vision_start|>", "<|vision_end|>", image_token="<|image_pad|>", video_token="<|video_pad|>"
+    )
+    shared = {"depth": VISION_BLOCKS, "num_heads": 2, "patch_size": PATCH}
+    vision = {
+        "2": shared | {"embed_dim": VISION_WIDTH, "hidden_size": TEXT_WIDTH},
+        "2_5": shared
+        | {
+            "hidden_size": VISION_WIDTH,
+            "intermediate_size": 40,
+            "out_hidden_size": TEXT_WIDTH,
+            "window_size": 2 * 2 * PATCH,
+            "fullatt_block_indexes": [1],
+        },
+        "3": shared
+        | {
+            "hidden_size": VISION_WIDTH,
+            "intermediate_size": 40,
+            "out_hidden_size": TEXT_WIDTH,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+        },
+    }[version]
+    sections = {"rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 10000.0}
+    text = text_sizes(words, rope_parameters=sections)
+    if version == "3":
+        text["head_dim"] = 12
+    config = getattr(transformers, f"Qwen{version}VLConfig" if version != "2_5" else "Qwen2_5_VLConfig")(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=words.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=words.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=words.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=words.convert_tokens_to_ids("<|vision_end|>"),
+    )
+    images = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 12}, patch_size=PATCH
+    )
+    marker = "<|vision_start|><|image_pad|><|vision_end|>"
+    processor = without_video(Qwen2VLProcessor)(
+        images, words, video_processor=None, chat_template=template(marker)
+    )
+    name = "Qwen2_5_VL" if version == "2_5" else f"Qwen{version}VL"
+    return seeded(getattr(transformers, f"{name}ForConditionalGeneration"), config), processor
+
+
+def internvl() -> Built:
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor, Qwen2Config
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+    words = tokenizer(
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    config = InternVLConfig(
+        vision_config=vision_sizes(use_mean_pooling=False),
+        text_config=Qwen2Config(**text_sizes(words)),
+        image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    processor = without_video(InternVLProcessor)(
+        GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True, min_patches=1, max_patches=4),
+        words,
+        video_processor=None,
+        image_seq_length=4,
+        chat_template=template("<IMG_CONTEXT>\n"),
+    )
+    return seeded(InternVLForConditionalGeneration, config), processor
+
+
+def mistral3() -> Built:
+    from transformers import (
+        Mistral3Config,
+        Mistral3ForConditionalGeneration,
+        MistralConfig,
+        PixtralVisionConfig,
+    )
+
+    words = tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    config = Mistral3Config(
+        vision_config=PixtralVisionConfig(**vision_sizes(image_size=112)),
+        text_config=MistralConfig(**text_sizes(words, head_dim=12)),
+        spatial_merge_size=2,
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+    )
+    processor = PixtralStandIn(pixtral_images(), words, merge=2, chat_template=template("[IMG]"))
+    return seeded(Mistral3ForConditionalGeneration, config), processor
+
+
+def pixtral() -> Built:
+    """Pixtral-12B: its tower under LLaVA's model class."""
+    from transformers import (
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        MistralConfig,
+        PixtralVisionConfig,
+    )
+
+    words = tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    config = LlavaConfig(
+        vision_config=PixtralVisionConfig(**vision_sizes(image_size=112)),
+        text_config=MistralConfig(**text_sizes(words, head_dim=12)),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+    )
+    processor = PixtralStandIn(pixtral_images(), words, merge=1, chat_template=template("[IMG]"))
+    return seeded(LlavaForConditionalGeneration, config), processor
+
+
+class PixtralStandIn(ProcessorMixin):
+    """`PixtralProcessor` without the torchvision it asks for: rows of `[IMG]`, each ended by a break."""
+
+    def __init__(self, image_processor=None, tokenizer=None, merge=1, chat_template=None):
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.side = PATCH * merge
+        self.image_token = "[IMG]"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+
+    def _process_images(self, images, **options):
+        return super()._process_images(images, **options | {"patch_size": self.side})
+
+    def replace_image_token(self, image_inputs, image_idx, **_):
+        height, width = image_inputs["image_sizes"][image_idx]
+        rows = ["[IMG]" * (width // self.side)] * (height // self.side)
+        return "[IMG_BREAK]".join(rows) + "[IMG_END]"
+
+
+def pixtral_images():
+    from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
+
+    return PixtralImageProcessorPil(size={"longest_edge": 112}, patch_size={"height": PATCH, "width": PATCH})
+
+
+def mllama() -> Built:
+    from transformers import MllamaConfig, MllamaForConditionalGeneration, MllamaProcessor
+    from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+    words = tokenizer("<|python_tag|>", image_token="<|image|>")
+    vision = vision_sizes(
+        num_global_layers=2,
+        attention_heads=2,
+        intermediate_layers_indices=[0, 2],
+        vision_output_dim=3 * VISION_WIDTH,
+    )
+    del vision["num_attention_heads"]
+    config = MllamaConfig(
+        vision_config=vision,
+        text_config=text_sizes(words, cross_attention_layers=[1, 2]),
+        image_token_index=words.convert_tokens_to_ids("<|image|>"),
+    )
+    processor = MllamaProcessor(
+        MllamaImageProcessorPil(size=SQUARE, max_image_tiles=4), words, chat_template=template("<|image|>")
+    )
+    return seeded(MllamaForConditionalGeneration, config), processor
+
+
+def florence2() -> Built:
+    from transformers import (
+        BartConfig,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        Florence2Processor,
+    )
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    words = tokenizer(image_token="<image>")
+    images = CLIPImageProcessorPil(size=SQUARE, do_center_crop=False)
+    images.image_seq_length = 50
+    processor = Florence2Processor(images, words)
+    config = Florence2Config(
+        vision_config={
+            "depths": [1, 1],
+            "patch_size": [7, 3],
+            "patch_stride": [4, 2],
+            "patch_padding": [3, 1],
+            "patch_prenorm": [False, True],
+            "embed_dim": [16, VISION_WIDTH],
+            "num_heads": [2, 2],
+            "num_groups": [2, 2],
+            "window_size": 4,
+            "projection_dim": TEXT_WIDTH,
+            "drop_path_rate": 0.0,
+        },
+        text_config=BartConfig(
+            d_model=TEXT_WIDTH,
+            encoder_layers=2,
+            decoder_layers=TEXT_BLOCKS,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            vocab_size=len(words),
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=2,
+            dropout=0.0,
+            max_position_embeddings=256,
+        ),
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+    )
+    return seeded(Florence2ForConditionalGeneration, config), processor

@@ -40,8 +40,9 @@ class PlantedRun:
         return self._activations[site, readout]
 
     def result_path(self, name: str) -> Path:
-        (self.path / "results").mkdir(parents=True, exist_ok=True)
-        return self.path / "results" / name
+        path = self.path / "results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def write_json(self, name: str, value: object) -> None:
         self.result_path(f"{name}.json").write_text(json.dumps(value))

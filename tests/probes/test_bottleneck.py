@@ -109,9 +109,10 @@ def test_without_kinds_the_fine_level_decides(planted) -> None:
 def test_figure_draws_every_level_and_writes_the_drops(cut: LossBudget) -> None:
     figure = cut.figure().to_dict()
     assert {trace.get("name") for trace in figure["data"]} - {None} == {
-        "fine class among look-alikes",
-        "fine class among all",
-        "coarse class",
+        "fine, look-alikes",
+        "fine, all",
+        "coarse",
+        "chance",
     }
     notes = [note["text"] for note in figure["layout"]["annotations"]]
     assert len(notes) == 4

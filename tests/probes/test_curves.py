@@ -68,7 +68,7 @@ def test_a_second_call_reads_no_activations(run, curves: LayerCurves) -> None:
 
 def test_only_what_is_missing_is_probed_again(run, curves: LayerCurves) -> None:
     reads = run.reads
-    (run.result_path("probes") / "llm.1.image.npz").unlink()
+    run.result_path("probes/llm.1.image.npz").unlink()
     assert probe_layers(run).table.equals(curves.table)
     assert run.reads == reads + 1
 

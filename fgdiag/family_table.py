@@ -36,6 +36,8 @@ class Quirk:
     is its share of the image tokens in the LLM's sequence."""
     unpack: Callable[[Tensor, Inputs, Any], Tensor] | None = None
     """(encoder states, inputs, config) -> (tiles, tokens, width), without padding. By default they are that."""
+    block_lists: tuple[str, ...] = ()
+    """Module lists inside the encoder that hold its blocks. By default the longest one."""
     vision_width: Callable[[Any], int] | None = None
     """config -> width of what the projector is fed. By default `vision_config.hidden_size` for each layer used."""
     cross_attends: bool = False
@@ -55,10 +57,35 @@ def _undo_pixel_shuffle(hidden: Tensor, _inputs: Inputs, config: Any) -> Tensor:
     return hidden.reshape(len(hidden), -1, config.vision_config.hidden_size)
 
 
+def _real_tiles(hidden: Tensor, inputs: Inputs, config: Any) -> Tensor:
+    """Mllama pads every image to `max_num_tiles` tiles and, inside its encoder, every tile to a multiple of 8."""
+    vision = config.vision_config
+    real = inputs["aspect_ratio_mask"].flatten().bool().to(hidden.device)
+    tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+    return hidden.reshape(len(real), -1, hidden.shape[-1])[real, :tokens]
+
+
+def _channels_last(hidden: Tensor, _inputs: Inputs, _config: Any) -> Tensor:
+    """Florence-2's encoder is convolutional: (batch, width, rows, columns)."""
+    return hidden.flatten(2).transpose(1, 2)
+
+
 QUIRKS: dict[str, Quirk] = {
     "llava_next": Quirk(tiles_per_image=_anyres_tiles),
     "llava_onevision": Quirk(tiles_per_image=_anyres_tiles),
     "internvl": Quirk(unpack=_undo_pixel_shuffle),
+    "mllama": Quirk(
+        tiles_per_image=lambda inputs, _config: inputs["aspect_ratio_mask"].sum((1, 2)).tolist(),
+        unpack=_real_tiles,
+        block_lists=("transformer.layers", "global_transformer.layers"),
+        vision_width=lambda config: config.vision_config.vision_output_dim,
+        cross_attends=True,
+    ),
+    "florence2": Quirk(
+        unpack=_channels_last,
+        block_lists=("blocks",),
+        vision_width=lambda config: config.vision_config.embed_dim[-1],
+    ),
     "qwen2_vl": Quirk(vision_width=lambda config: config.vision_config.embed_dim),
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fgdiag.anatomy import SiteSpec
 from fgdiag.errors import SiteNeverRan
-from fgdiag.families import quirk_of
+from fgdiag.family_table import quirk_of
 from fgdiag.readouts import averaging, mean_by_image, pool_patches, pool_sequence
 from fgdiag.sites import READOUTS
 

@@ -15,8 +15,8 @@ import transformers
 from PIL import Image
 
 from fgdiag.batches import PIXELS_SIDE, Decoded, decode_one, decoding, plan, to_extract
-from fgdiag.capture import capture
 from fgdiag.errors import FgdiagError, ImagesNotUsable, SiteNeverRan, SiteNotFound
+from fgdiag.hooks import capture
 from fgdiag.image_set import ImageSet
 from fgdiag.memory import keep_freed_memory
 from fgdiag.progress import say, track
@@ -222,10 +222,12 @@ class _Extraction:
         self, batch: list[Decoded], block: Block
     ) -> Iterator[tuple[list[Decoded], dict[Place, np.ndarray]]]:
         """Send a batch through the model, in smaller parts where memory or the processor asks for it."""
-        size = self.recording.manifest["batch_size"]
-        parts = deque(batch[start : start + size] for start in range(0, len(batch), size))
+        parts = deque([batch] if batch else [])
         while parts:
-            part = parts.popleft()
+            part, size = parts.popleft(), self.recording.manifest["batch_size"]
+            if len(part) > size:  # memory has run out since this batch was planned
+                parts.extendleft(reversed([part[at : at + size] for at in range(0, len(part), size)]))
+                continue
             try:
                 found = self.forward([one.picture for one in part if one.picture is not None])
             except _Refused as error:

@@ -89,7 +89,7 @@ def assemble(
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         downsample_factor=merge,
-        alignment_intermediate_size=projector_width,
+        alignment_intermediate_size=projector_width,  # pyright: ignore[reportCallIssue]  (read, but not declared)
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         tie_word_embeddings=language.config.tie_word_embeddings,
     )
@@ -121,12 +121,11 @@ def write_joined(encoder: str | Path, llm: str | Path, projector: Path, out: Pat
     projector
         A safetensors file of the weights of the projector that `assemble` makes.
     """
-    import torch
     from safetensors.torch import load_file
 
     model, processor = assemble(encoder, llm)
     model.model.multi_modal_projector.load_state_dict(load_file(projector))
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     processor.save_pretrained(out)
 
 

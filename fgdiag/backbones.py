@@ -178,7 +178,7 @@ def language_model_from_gguf(gguf: Path) -> "PreTrainedModel":
     opened = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = opened.config
     if hasattr(config, "quantization_config"):
-        del config.quantization_config
+        delattr(config, "quantization_config")
     plain = type(opened)(config)
     plain.load_state_dict(opened.state_dict())
     return plain

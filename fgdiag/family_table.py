@@ -42,6 +42,9 @@ class Quirk:
     """config -> width of what the projector is fed. By default `vision_config.hidden_size` for each layer used."""
     cross_attends: bool = False
     """The LLM reads the image by cross-attention; its sequence holds no image tokens."""
+    padding_last: tuple[tuple[str, str], ...] = ()
+    """Inputs (tokens, mask) whose padding must follow the tokens, because padding before or among them would shift
+    their positions. By default it may be anywhere."""
 
 
 def _anyres_tiles(inputs: Inputs, config: Any) -> list[int]:
@@ -70,6 +73,8 @@ def _channels_last(hidden: Tensor, _inputs: Inputs, _config: Any) -> Tensor:
     return hidden.flatten(2).transpose(1, 2)
 
 
+_PROMPT = (("input_ids", "attention_mask"),)
+
 QUIRKS: dict[str, Quirk] = {
     "llava_next": Quirk(tiles_per_image=_anyres_tiles),
     "llava_onevision": Quirk(tiles_per_image=_anyres_tiles),
@@ -85,7 +90,10 @@ QUIRKS: dict[str, Quirk] = {
         unpack=_channels_last,
         block_lists=("blocks",),
         vision_width=lambda config: config.vision_config.embed_dim[-1],
+        padding_last=_PROMPT,
     ),
+    "blip-2": Quirk(padding_last=_PROMPT),
+    "instructblip": Quirk(padding_last=(*_PROMPT, ("qformer_input_ids", "qformer_attention_mask"))),
     "qwen2_vl": Quirk(vision_width=lambda config: config.vision_config.embed_dim),
 }
 

@@ -39,8 +39,8 @@ def cache_features(model, processor, images: ImageSet, folder: Path, views: int,
 
     View 0 is the image itself; the others are random crops of at least 60 % of each side, mirrored half the time.
     """
-    table = images.table[images.table["split"].isin(["train", "val"]) & (images.table["status"] == "ok")]
-    rows = table.index.to_numpy()
+    wanted = images.table["split"].isin(["train", "val"]) & (images.table["status"] == "ok")
+    rows = np.flatnonzero(wanted.to_numpy())
     folder.mkdir(parents=True, exist_ok=True)
     progress = folder / "done.json"
     done = json.loads(progress.read_text())["rows"] if progress.exists() else 0
@@ -55,7 +55,7 @@ def cache_features(model, processor, images: ImageSet, folder: Path, views: int,
         array[start : start + len(chosen)] = fed.reshape(len(chosen), views, *fed.shape[1:])
         array.flush()
         progress.write_text(json.dumps({"rows": start + len(chosen)}))
-    return FeatureCache(table.reset_index(drop=True), np.load(folder / "features.npy", mmap_mode="r"))
+    return FeatureCache(images.subset(rows).table, np.load(folder / "features.npy", mmap_mode="r"))
 
 
 def _open(file: Path, shape: tuple[int, ...]) -> np.memmap:
@@ -75,7 +75,7 @@ def _views(images: ImageSet, row: int, views: int, seed: int) -> list[Image.Imag
 
 def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     width, height = (round(side * rng.uniform(SMALLEST_CROP, 1.0)) for side in picture.size)
-    left, top = rng.integers(picture.width - width + 1), rng.integers(picture.height - height + 1)
+    left, top = (int(rng.integers(room + 1)) for room in (picture.width - width, picture.height - height))
     cropped = picture.crop((left, top, left + width, top + height))
     return ImageOps.mirror(cropped) if rng.random() < 0.5 else cropped
 

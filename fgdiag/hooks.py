@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fgdiag.anatomy import SiteSpec
 from fgdiag.errors import SiteNeverRan
 from fgdiag.family_table import quirk_of
-from fgdiag.readouts import averaging, mean_by_image, pool_patches, pool_sequence
+from fgdiag.readouts import averaging, mean_by_image, padding_last, pool_patches, pool_sequence
 from fgdiag.sites import READOUTS
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def capture(
     ... # doctest: +SKIP
     """
     specs = [vlm.anatomy.site(name) for name in (vlm.anatomy.default_sites if sites is None else sites)]
+    inputs = padding_last(inputs, quirk_of(vlm.anatomy.model_type).padding_last)
     with torch.inference_mode():
         taps = list(_taps(vlm, inputs, specs, readouts))
         with _watching(vlm.model, taps) as kept:

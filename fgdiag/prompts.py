@@ -1,5 +1,7 @@
 """The questions fgdiag asks, class names as a person says them, and prompts for models without a chat template."""
 
+import re
+
 FINE_QUESTION = "What exactly is this?"
 COARSE_QUESTION = "What kind of thing is this?"
 
@@ -25,7 +27,7 @@ def spoken(label: str) -> str:
     >>> spoken("Arla-Ecological-Milk")
     'Arla Ecological Milk'
     """
-    return " ".join(label.replace("-", " ").replace("_", " ").split())
+    return " ".join(re.split(r"[-_/\s]+", label)).strip()
 
 
 def plain_prompt(model_type: str, question: str, image_token: str | None, *, image: bool) -> str:
@@ -39,6 +41,6 @@ def plain_prompt(model_type: str, question: str, image_token: str | None, *, ima
 
 
 def with_answer(prompt: str, answer: str) -> str:
-    """Append an answer, with a blank before it where the prompt ends in the middle of a line of prose."""
-    blank = " " if prompt and (prompt[-1].isalnum() or prompt[-1] in ":?.!") else ""
+    """Append an answer, behind a blank unless the prompt ends in white space or in a tag such as `<|assistant|>`."""
+    blank = "" if not prompt or prompt[-1].isspace() or prompt[-1] == ">" else " "
     return prompt + blank + answer

@@ -8,6 +8,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,15 @@ class TokenSpans:
         """Masks of those `readouts` that every row of the batch has."""
         named: dict[Readout, Tensor] = {"image": self.image, "last": self.last, "pre": self.pre}
         return {name: mask for name, mask in named.items() if name in readouts and bool(mask.any(1).all())}
+
+
+def padding_last(inputs: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Move the padding of (tokens, mask) `pairs` behind the real tokens, which stay in order."""
+    moved = dict(inputs)
+    for pair in pairs:
+        order = inputs[pair[1]].argsort(dim=1, descending=True, stable=True)
+        moved |= {name: inputs[name].gather(1, order) for name in pair}
+    return moved
 
 
 def averaging(masks: Sequence[Tensor]) -> Tensor:

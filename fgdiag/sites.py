@@ -13,7 +13,7 @@ The same string is used in code, on disk, on axes and on the command line.
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from fgdiag.errors import SiteNotFound
 
@@ -78,4 +78,4 @@ class Site:
         pixels, part, index, norm = match.groups()
         if norm:
             return cls("llm", "norm")
-        return cls(pixels or part, None if index is None else int(index))
+        return cls(cast(Part, pixels or part), None if index is None else int(index))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ def train_projector(
     keep_freed_memory()
     _same_plan(work / "plan.json", plan, images, str(encoder), str(llm))
     model, processor = assemble(encoder, llm, seed=plan.seed)
-    model.requires_grad_(False).to(fast_dtype())
+    model.requires_grad_(False).type(fast_dtype())
     cached = [
         cache_features(
             model, processor, image_set, work / f"features-{image_set.digest[:12]}", plan.views, plan.seed
@@ -171,7 +171,7 @@ class _Training:
         self.decoder = model.get_decoder()
         # On a CPU the backward pass of the fused attention takes longer than these short sequences are worth.
         self.decoder.set_attn_implementation("eager")
-        self.embed = model.get_input_embeddings()
+        self.embed: Any = model.get_input_embeddings()
         self.tokenizer = processor.tokenizer
         self.features = cached
         rows = [(k, row) for k, cache in enumerate(cached) for row in range(len(cache.table))]
@@ -351,7 +351,7 @@ def _lessons(
     for level, questions in QUESTIONS.items():
         asked = []
         for question in questions:
-            content = [{"type": "image"}, {"type": "text", "text": question}]
+            content: Any = [{"type": "image"}, {"type": "text", "text": question}]
             prompt = processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True
             )

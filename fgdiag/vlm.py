@@ -101,7 +101,9 @@ class VLM:
             options["add_special_tokens"] = False
         if images:
             options["images"] = [[image] for image in images]
-        return self.processor(text=prompts, **options).to(self.device, self.dtype)
+        batch = self.processor(text=prompts, **options).to(self.device, self.dtype)
+        batch.pop("labels", None)  # PaliGemma's processor adds them, and its model would compute a loss
+        return batch
 
     def chat(self, question: str, answer: str | None = None, *, image: bool = True) -> str:
         """Write a prompt: the image, the question, and the place where the answer begins.

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fgdiag_probes.answers import Answers as Answers
     from fgdiag_probes.answers import answer as answer
-    from fgdiag_probes.answers import name_likelihood as name_likelihood
     from fgdiag_probes.bottleneck import LossBudget as LossBudget
     from fgdiag_probes.bottleneck import loss_budget as loss_budget
     from fgdiag_probes.confusion import ConfusedPairs as ConfusedPairs
     from fgdiag_probes.confusion import confused_pairs as confused_pairs
     from fgdiag_probes.curves import LayerCurves as LayerCurves
     from fgdiag_probes.curves import probe_layers as probe_layers
+    from fgdiag_probes.likelihood import name_likelihood as name_likelihood
     from fgdiag_probes.linear import LinearProbe as LinearProbe
     from fgdiag_probes.linear import fit_probe as fit_probe
     from fgdiag_probes.verdict import Verdict as Verdict
@@ -28,7 +28,7 @@ _ROOMS = {
     "confused_pairs": "confusion",
     "fit_probe": "linear",
     "loss_budget": "bottleneck",
-    "name_likelihood": "answers",
+    "name_likelihood": "likelihood",
     "probe_layers": "curves",
 }
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fgdiag.errors import ModelNotSupported, SiteNotFound
-from fgdiag.family_table import FAMILIES, quirk_of
+from fgdiag.family_table import family_of, quirk_of
 from fgdiag.sites import Readout, Site
 
 _CLASS_TOKEN = re.compile(r"(^|\.)(class_embedding|cls_token)$")
@@ -93,11 +93,9 @@ def find_anatomy(model: PreTrainedModel) -> Anatomy:
         Where there is no vision encoder, no LLM, or nothing that looks like their blocks.
     """
     parts = _Parts(model)
-    model_type = model.config.model_type
-    known = {row.model_type: row.family for row in FAMILIES}
     return Anatomy(
-        model_type=model_type,
-        family=known.get(model_type, model_type),
+        model_type=model.config.model_type,
+        family=family_of(model.config),
         sites=tuple(
             sorted(
                 (*parts.vision_sites(), *parts.projector_sites(), *parts.llm_sites()),
@@ -221,15 +219,16 @@ class _Parts:
         readouts: tuple[Readout, ...] = (
             ("last", "pre") if self.quirk.cross_attends else ("image", "last", "pre")
         )
+        last, has_text_encoder = self.stacks[-1], len(self.stacks) > 1
         index = 0
         for stack in self.stacks:
-            answers = len(self.stacks) > 1 and stack is self.stacks[-1]
             for block in _blocks(stack):
+                answers = has_text_encoder and stack is last
                 yield self._llm_site(Site("llm", index), width, block, readouts, answers)
                 index += 1
-        norm = _final_norm(self.stacks[-1])
+        norm = _final_norm(last)
         if norm is not None:
-            yield self._llm_site(Site("llm", "norm"), width, norm, readouts, len(self.stacks) > 1)
+            yield self._llm_site(Site("llm", "norm"), width, norm, readouts, has_text_encoder)
 
     def _llm_site(
         self, site: Site, width: int, module: nn.Module, readouts: tuple[Readout, ...], answers: bool

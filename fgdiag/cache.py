@@ -13,6 +13,17 @@ from filelock import FileLock
 from fgdiag.errors import NoSpace
 
 
+_UNWRITABLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+
+
 def cache_folder() -> Path:
     """`$FGDIAG_CACHE`, else `fgdiag` in the user's cache folder."""
     chosen = os.environ.get("FGDIAG_CACHE")
@@ -48,7 +59,7 @@ def built_once(folder: Path) -> Iterator[Path | None]:
                 yield building
                 building.rename(folder)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in _UNWRITABLE:
             raise
         free = shutil.disk_usage(_existing(folder)).free / 2**30
         raise NoSpace(

@@ -97,13 +97,37 @@ QUIRKS: dict[str, Quirk] = {
     "qwen2_vl": Quirk(vision_width=lambda config: config.vision_config.embed_dim),
 }
 
-_USUAL = ("vision", "vision.k", "projector", "llm.k", "llm.norm")
-_PROOFS = "tests/fgdiag/test_families.py::"
+
+def _proven(name: str) -> str:
+    return f"tests/fgdiag/test_families.py::test_family[{name}]"
+
+
+_USUAL = ("vision.k", "vision", "projector", "llm.k", "llm.norm")
+_DEEPSTACK = ("vision.k", "vision", "projector.k", "llm.k", "llm.norm")
+_NORMS_INSIDE = ("vision.k", "vision", "projector", "llm.k")
 
 FAMILIES: tuple[Family, ...] = (
-    Family("LLaVA", "llava", _USUAL, _PROOFS + "test_llava"),
-    Family("Aya Vision", "aya_vision", _USUAL, _PROOFS + "test_aya_vision"),
+    Family("Aya Vision", "aya_vision", _USUAL, _proven("aya_vision")),
+    Family("BLIP-2", "blip-2", _USUAL, _proven("blip2")),
+    Family("Florence-2", "florence2", _NORMS_INSIDE, _proven("florence2")),
+    Family("Gemma 3", "gemma3", _USUAL, _proven("gemma3")),
+    Family("Idefics3", "idefics3", _USUAL, _proven("idefics3")),
+    Family("InstructBLIP", "instructblip", _USUAL, _proven("instructblip")),
+    Family("InternVL", "internvl", _USUAL, _proven("internvl")),
+    Family("LLaVA", "llava", _USUAL, _proven("llava")),
+    Family("LLaVA-NeXT", "llava_next", _USUAL, _proven("llava_next")),
+    Family("LLaVA-OneVision", "llava_onevision", _USUAL, _proven("llava_onevision")),
+    Family("Mistral 3", "mistral3", _USUAL, _proven("mistral3")),
+    Family("Mllama", "mllama", _USUAL, _proven("mllama")),
+    Family("PaliGemma", "paligemma", _USUAL, _proven("paligemma")),
+    Family("Pixtral", "llava", _USUAL, _proven("pixtral")),
+    Family("Qwen2-VL", "qwen2_vl", _USUAL, _proven("qwen2_vl")),
+    Family("Qwen2.5-VL", "qwen2_5_vl", _USUAL, _proven("qwen2_5_vl")),
+    Family("Qwen3-VL", "qwen3_vl", _DEEPSTACK, _proven("qwen3_vl")),
+    Family("SmolVLM", "smolvlm", _USUAL, _proven("smolvlm")),
 )
+_PIXTRAL = ("llava", "pixtral")
+"""Its `model_type` is LLaVA's; only the vision encoder tells them apart."""
 
 
 def families() -> tuple[Family, ...]:
@@ -114,3 +138,10 @@ def families() -> tuple[Family, ...]:
 def quirk_of(model_type: str) -> Quirk:
     """What is special about a `model_type`; usually nothing."""
     return QUIRKS.get(model_type, Quirk())
+
+
+def family_of(config: Any) -> str:
+    """Name of a model's family; its `model_type` where no test proves that."""
+    if (config.model_type, getattr(config.vision_config, "model_type", None)) == _PIXTRAL:
+        return "Pixtral"
+    return next((row.family for row in FAMILIES if row.model_type == config.model_type), config.model_type)

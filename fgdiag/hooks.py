@@ -17,7 +17,7 @@ from fgdiag.anatomy import SiteSpec
 from fgdiag.errors import SiteNeverRan
 from fgdiag.family_table import quirk_of
 from fgdiag.readouts import averaging, mean_by_image, padding_last, pool_patches, pool_sequence
-from fgdiag.sites import READOUTS
+from fgdiag.sites import READOUTS, Readout
 
 if TYPE_CHECKING:
     from fgdiag.vlm import VLM
@@ -146,7 +146,7 @@ class _Pools:
             self.shares = spans.image.sum(1).tolist()
         else:
             self.shares = self.quirk.tiles_per_image(inputs, self.config)
-        self.weights: dict[tuple[str, ...], Tensor] = {}
+        self.weights: dict[tuple[Readout, ...], Tensor] = {}
 
     def of(self, spec: SiteSpec) -> Callable[[Tensor], Mapping[str, Tensor]]:
         if spec.tokens == "answer":
@@ -158,7 +158,7 @@ class _Pools:
     def answer(self, hidden: Tensor) -> Mapping[str, Tensor]:
         return {"last": hidden[:, -1].float()} if "last" in self.readouts else {}
 
-    def prompt(self, names: tuple[str, ...], hidden: Tensor) -> Mapping[str, Tensor]:
+    def prompt(self, names: tuple[Readout, ...], hidden: Tensor) -> Mapping[str, Tensor]:
         if not names:
             return {}
         if names not in self.weights:

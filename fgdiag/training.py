@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from fgdiag.assemble import assemble, write_joined
-from fgdiag.errors import RunMismatch
+from fgdiag.errors import ImagesNotUsable, RunMismatch
 from fgdiag.features import FeatureCache, cache_features
 from fgdiag.images import ImageSet
 from fgdiag.memory import keep_freed_memory
@@ -116,6 +116,8 @@ def train_projector(
 
     Raises
     ------
+    ImagesNotUsable
+        When there is no readable training image.
     RunMismatch
         When `out` holds a training under another plan or of other images.
     """
@@ -178,6 +180,8 @@ class _Training:
         split = [cached[k].table["split"].iloc[row] for k, row in rows]
         self.train_rows = [r for r, s in zip(rows, split, strict=True) if s == "train"]
         self.val_rows = [r for r, s in zip(rows, split, strict=True) if s == "val"]
+        if not self.train_rows:
+            raise ImagesNotUsable("No training image can be read; give images with a `train` split.")
         self.lessons = _lessons(processor, cached)
 
     def warm_up(self) -> None:
@@ -187,14 +191,13 @@ class _Training:
             self.projector.load_state_dict(load_file(file))
             return
         targets = {level: self._name_embeddings(level) for level in QUESTIONS}
-        steps = self._steps(self.plan.warm_up_epochs, self.plan.warm_up_batch_size)
-        optimiser, schedule = self._optimiser(self.plan.warm_up_learning_rate, steps)
-        size = self.plan.warm_up_batch_size
-        batches = self._batches(self.plan.warm_up_epochs, size, "warm-up")
-        for rows, view in track(batches, description="warming up", total=steps * size, size=size):
+        size, optimiser = self._batch_size(self.plan.warm_up_batch_size), self._optimiser()
+        steps = self._steps(self.plan.warm_up_epochs, size)
+        batches = enumerate(self._batches(self.plan.warm_up_epochs, size, "warm-up"))
+        for step, (rows, view) in track(batches, description="warming up", total=steps * size, size=size):
             tokens = self.projector(self._features(rows, view)).flatten(1, 2).mean(1)
             loss = sum(self._pointing_loss(tokens, rows, level, *targets[level]) for level in targets)
-            self._step(loss, optimiser, schedule)
+            self._step(loss, optimiser, self.plan.warm_up_learning_rate * share_of_peak(step, steps))
         save_file(self.projector.state_dict(), file)
 
     def _pointing_loss(self, tokens, rows, level: str, names: dict[str, int], embeddings) -> torch.Tensor:
@@ -210,10 +213,9 @@ class _Training:
 
     def train(self) -> None:
         """Train through the LLM, from the last checkpoint on."""
-        size = self.plan.batch_size
+        size, optimiser = self._batch_size(self.plan.batch_size), self._optimiser()
         steps = self._steps(self.plan.epochs, size)
-        optimiser, schedule = self._optimiser(self.plan.learning_rate, steps)
-        done = self._load(optimiser, schedule)
+        done = self._load(optimiser)
         started = saved = time.monotonic()
         batches = enumerate(self._batches(self.plan.epochs, size, "train"))
         left = (item for item in batches if item[0] >= done)
@@ -222,11 +224,11 @@ class _Training:
             left, description="training", total=steps * size, done=done * size, size=size
         ):
             loss = self._answer_loss(rows, view, np.random.default_rng((self.plan.seed, step)))
-            self._step(loss, optimiser, schedule)
+            self._step(loss, optimiser, self.plan.learning_rate * share_of_peak(step, steps))
             smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
             if time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS or step + 1 == steps:
                 saved = time.monotonic()
-                self._save(optimiser, schedule, step + 1)
+                self._save(optimiser, step + 1)
                 self._note(step + 1, smooth, saved - started)
 
     def _answer_loss(self, rows, view: int, rng: np.random.Generator) -> torch.Tensor:
@@ -272,30 +274,25 @@ class _Training:
             for start in range(0, len(order) - size + 1, size):
                 yield [self.train_rows[i] for i in order[start : start + size]], epoch % self.plan.views
 
+    def _batch_size(self, planned: int) -> int:
+        """No more than there are images, so that every pass has a batch."""
+        return min(planned, len(self.train_rows))
+
     def _steps(self, epochs: int, size: int) -> int:
         return epochs * (len(self.train_rows) // size)
 
-    def _optimiser(self, rate: float, steps: int):
-        optimiser = torch.optim.AdamW(
-            self.projector.parameters(), lr=rate, weight_decay=self.plan.weight_decay
-        )
-        warm = max(1, steps // 50)
+    def _optimiser(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(self.projector.parameters(), weight_decay=self.plan.weight_decay)
 
-        def share(step: int) -> float:
-            return min(
-                (step + 1) / warm, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-            )
-
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, share)
-
-    def _step(self, loss, optimiser, schedule) -> None:
+    def _step(self, loss: Any, optimiser: torch.optim.AdamW, rate: float) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.projector.parameters(), 1.0)
         optimiser.step()
-        schedule.step()
 
-    def _save(self, optimiser, schedule, step: int) -> None:
+    def _save(self, optimiser: torch.optim.AdamW, step: int) -> None:
         """Write weights and optimiser as one safetensors file, whole or not at all."""
         tensors = {f"projector.{name}": t for name, t in self.projector.state_dict().items()}
         for k, state in optimiser.state_dict()["state"].items():
@@ -304,7 +301,8 @@ class _Training:
         save_file(tensors, scratch, metadata={"step": str(step)})
         scratch.rename(self.work / "checkpoint.safetensors")
 
-    def _load(self, optimiser, schedule) -> int:
+    def _load(self, optimiser: torch.optim.AdamW) -> int:
+        """Go back to the last checkpoint, and return how many steps were done by then."""
         file = self.work / "checkpoint.safetensors"
         if not file.exists():
             return 0
@@ -319,9 +317,7 @@ class _Training:
                 _, k, what = name.split(".", 2)
                 state["state"].setdefault(int(k), {})[what] = t
         optimiser.load_state_dict(state)
-        done = int(next(iter(t for n, t in tensors.items() if n.endswith(".step"))).item())
-        schedule.last_epoch = done - 1
-        schedule.step()
+        done = int(next(t for name, t in tensors.items() if name.endswith(".step")).item())
         say(f"going on with the training after {done} steps")
         return done
 
@@ -340,6 +336,12 @@ class _Training:
         rng = np.random.default_rng(self.plan.seed)
         rows = [self.val_rows[i] for i in rng.permutation(len(self.val_rows))[:64]]
         return self._answer_loss(rows, 0, rng).item() if rows else math.nan
+
+
+def share_of_peak(step: int, steps: int) -> float:
+    """Share of the peak learning rate at a step: a short linear rise, then a cosine down to 2 %."""
+    rise = (step + 1) / max(1, steps // 50)
+    return min(rise, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def _lessons(

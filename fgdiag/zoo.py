@@ -1,5 +1,6 @@
 """The demo VLM: DINOv2-small and SmolLM2-135M-Instruct, joined by the projector that is shipped with fgdiag."""
 
+import hashlib
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -8,10 +9,7 @@ from fgdiag.backbones import dinov2_small, smollm2_135m
 from fgdiag.cache import built_once, cache_folder
 from fgdiag.progress import say
 
-PROJECTOR = "demo-projector.safetensors"
-EDITION = (
-    1  # counts up with the shipped projector, so that an older demo in a cache is not taken for this one
-)
+PROJECTOR = files("fgdiag") / "weights" / "demo-projector.safetensors"
 
 
 def demo_folder() -> Path:
@@ -24,13 +22,19 @@ def demo_folder() -> Path:
     NoSpace
         When about 1.1 GB cannot be written to the cache.
     """
-    folder = cache_folder() / f"demo-vlm-{EDITION}"
+    folder = cache_folder() / f"demo-vlm-{_edition()}"
     if folder.exists():
         return folder
     encoder, llm = dinov2_small(), smollm2_135m()
     with built_once(folder) as building:
         if building is not None:
             say("joining the demo VLM, once")
-            with as_file(files("fgdiag") / "weights" / PROJECTOR) as projector:
+            with as_file(PROJECTOR) as projector:
                 write_joined(encoder, llm, projector, building)
     return folder
+
+
+def _edition() -> str:
+    """Changes with the shipped projector and with how it is joined, so that no older demo in a cache is used."""
+    made_of = (PROJECTOR, files("fgdiag") / "assemble.py")
+    return hashlib.sha256(b"".join(part.read_bytes() for part in made_of)).hexdigest()[:12]

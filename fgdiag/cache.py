@@ -12,7 +12,6 @@ from filelock import FileLock
 
 from fgdiag.errors import NoSpace
 
-
 _UNWRITABLE = {
     errno.ENOSPC,
     errno.EDQUOT,

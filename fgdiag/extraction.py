@@ -16,6 +16,7 @@ from PIL import Image
 
 from fgdiag.batches import PIXELS_SIDE, Decoded, decode_one, decoding, plan, to_extract
 from fgdiag.errors import FgdiagError, ImagesNotUsable, SiteNeverRan, SiteNotFound
+from fgdiag.family_table import quirk_of
 from fgdiag.hooks import capture
 from fgdiag.image_set import ImageSet
 from fgdiag.memory import keep_freed_memory
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 CPU_BATCH = 16
 FIRST_GPU_BATCH, LARGEST_GPU_BATCH = 8, 64
 PIXELS: Place = ("pixels", "image")
-PREFIX_ATTENTION = ("paligemma",)
-"""Decoders in which all tokens of the prompt see each other."""
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -104,9 +103,10 @@ def extract(
     path, table = Path(out), images.table
     if not to_extract(table).any():
         raise ImagesNotUsable(f"{images.name} has no image to extract; expected some that are not excluded.")
-    forward = _Forward(vlm, prompt or FINE_QUESTION, sites, tuple(readouts))
+    known = asked_for(images, prompt=prompt, readouts=readouts, seed=seed)
+    forward = _Forward(vlm, known["prompt"], sites, tuple(known["readouts"]))
     with locked(path):
-        asked = {**_made_of(vlm, images), **forward.made_of(), "seed": seed}
+        asked = {**_made_of(vlm), **known, **forward.made_of()}
         recording = Recording.resume(path, asked, table)
         if recording is None:
             fitting = _fitting_batch(forward, images, most=block) if batch_size == "auto" else batch_size
@@ -120,6 +120,24 @@ def extract(
         return recording.finish()
 
 
+def asked_for(
+    images: ImageSet, *, prompt: str | None = None, readouts: Sequence[str] = READOUTS, seed: int = 0
+) -> dict[str, Any]:
+    """Return what of the manifest of a run is known before the model is opened; arguments as of `extract`."""
+    return {
+        "prompt": prompt or FINE_QUESTION,
+        "readouts": [name for name in READOUTS if name in readouts],
+        "seed": seed,
+        "images": {
+            "name": images.name,
+            "source": images.source or images.name,
+            "digest": images.digest,
+            "count": len(images),
+            "levels": list(images.levels),
+        },
+    }
+
+
 class _Refused(FgdiagError, ValueError):
     """The processor of the model cannot take these images, a very narrow one for instance."""
 
@@ -130,7 +148,7 @@ class _Forward:
     def __init__(
         self, vlm: "VLM", prompt: str, sites: Sequence[str] | None, readouts: tuple[Readout, ...]
     ) -> None:
-        self.vlm, self.prompt, self.sites, self.readouts = vlm, prompt, sites, readouts
+        self.vlm, self.sites, self.readouts = vlm, sites, readouts
         self.text = vlm.chat(prompt)
         self.widths = {place: values.shape[1] for place, values in self([_blank()]).items()}
 
@@ -153,9 +171,7 @@ class _Forward:
             by_site.setdefault(site, []).append(readout)
         widths = {site: width for (site, _), width in self.widths.items()} | {PIXELS[0]: 3 * PIXELS_SIDE**2}
         return {
-            "prompt": self.prompt,
             "text": self.text,
-            "readouts": list(self.readouts),
             "sites": [
                 {"site": site, "width": widths[site], "readouts": by_site[site]}
                 for site in sorted(by_site, key=Site.parse)
@@ -176,12 +192,8 @@ class _Extraction:
         blocks = self.recording.blocks
         total = int(self.wanted.sum())
         done = total - sum(int(self.wanted[blocks[i].start : blocks[i].stop].sum()) for i in missing)
-        try:
-            for _ in track(self._work(missing), description="extracting", total=total, done=done):
-                pass
-        except KeyboardInterrupt:
-            say(f"Stopped. What is in {self.recording.path} is kept; the same command goes on from there.")
-            raise
+        for _ in track(self._work(missing), description="extracting", total=total, done=done):
+            pass
         self._refuse_nothing_read()
 
     def _work(self, missing: list[int]) -> Iterator[int]:
@@ -336,11 +348,12 @@ def _blank() -> Image.Image:
 def _is_causal(vlm: "VLM") -> bool:
     """Whether tokens before the image cannot see it, so that `pre` is a control."""
     text = vlm.model.config.get_text_config()
-    return not getattr(text, "is_encoder_decoder", False) and vlm.anatomy.model_type not in PREFIX_ATTENTION
+    sees_ahead = quirk_of(vlm.anatomy.model_type).prefix_attention
+    return not sees_ahead and not getattr(text, "is_encoder_decoder", False)
 
 
-def _made_of(vlm: "VLM", images: ImageSet) -> dict[str, Any]:
-    """What of the manifest is decided by the model and the images."""
+def _made_of(vlm: "VLM") -> dict[str, Any]:
+    """What of the manifest is decided by the model."""
     return {
         "model": vlm.name,
         "revision": vlm.revision,
@@ -352,13 +365,6 @@ def _made_of(vlm: "VLM", images: ImageSet) -> dict[str, Any]:
         "image_tokens": vlm.anatomy.image_tokens,
         "parts": {part: asdict(size) for part, size in vlm.anatomy.parts.items()},
         "causal": _is_causal(vlm),
-        "images": {
-            "name": images.name,
-            "source": getattr(images, "source", images.name),
-            "digest": images.digest,
-            "count": len(images),
-            "levels": list(images.levels),
-        },
         "versions": {
             "fgdiag": version("fgdiag"),
             "torch": torch.__version__,

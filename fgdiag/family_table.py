@@ -42,6 +42,8 @@ class Quirk:
     """config -> width of what the projector is fed. By default `vision_config.hidden_size` for each layer used."""
     cross_attends: bool = False
     """The LLM reads the image by cross-attention; its sequence holds no image tokens."""
+    prefix_attention: bool = False
+    """All tokens of the prompt see each other, those before the image too; only the answer (token type 1) is causal."""
     padding_last: tuple[tuple[str, str], ...] = ()
     """Inputs (tokens, mask) whose padding must follow the tokens, because padding before or among them would shift
     their positions. By default it may be anywhere."""
@@ -94,6 +96,7 @@ QUIRKS: dict[str, Quirk] = {
     ),
     "blip-2": Quirk(padding_last=_PROMPT),
     "instructblip": Quirk(padding_last=(*_PROMPT, ("qformer_input_ids", "qformer_attention_mask"))),
+    "paligemma": Quirk(prefix_attention=True),
     "qwen2_vl": Quirk(vision_width=lambda config: config.vision_config.embed_dim),
 }
 
@@ -104,12 +107,14 @@ def _proven(name: str) -> str:
 
 _USUAL = ("vision.k", "vision", "projector", "llm.k", "llm.norm")
 _DEEPSTACK = ("vision.k", "vision", "projector.k", "llm.k", "llm.norm")
-_NORMS_INSIDE = ("vision.k", "vision", "projector", "llm.k")
+"""`projector.1` is added to the residual stream behind `llm.0`, and so shows from `llm.1` on; and so forth."""
+_NO_FINAL_NORM = ("vision.k", "vision", "projector", "llm.k")
+"""BART normalises inside each block."""
 
 FAMILIES: tuple[Family, ...] = (
     Family("Aya Vision", "aya_vision", _USUAL, _proven("aya_vision")),
     Family("BLIP-2", "blip-2", _USUAL, _proven("blip2")),
-    Family("Florence-2", "florence2", _NORMS_INSIDE, _proven("florence2")),
+    Family("Florence-2", "florence2", _NO_FINAL_NORM, _proven("florence2")),
     Family("Gemma 3", "gemma3", _USUAL, _proven("gemma3")),
     Family("Idefics3", "idefics3", _USUAL, _proven("idefics3")),
     Family("InstructBLIP", "instructblip", _USUAL, _proven("instructblip")),

@@ -37,7 +37,7 @@ def capture(
     vlm
         The opened model.
     inputs
-        What `vlm.inputs` returned: one image for each text.
+        What `vlm.inputs` returned: one image for each text, padded on either side.
     sites
         Names of sites; by default all but the single encoder blocks.
     readouts

@@ -41,6 +41,8 @@ class ImageSet:
     """Classes that cannot be both trained on and tested, each with the reason."""
     warnings: tuple[str, ...] = ()
     """One line for each thing to know before a number is believed."""
+    source: str = ""
+    """What `open_images` takes to open them again: a whole path or a hub id."""
 
     def __len__(self) -> int:
         """How many images there are."""

@@ -78,7 +78,9 @@ def open_images(
     if limit is not None:
         rows = limit_classes(rows, limit, seed=seed)
     table = pd.DataFrame(rows, columns=list(ImageRow._fields))
-    return ImageSet(listing.name, table, listing.read, listing.ignored, excluded, tuple(warnings))
+    return ImageSet(
+        listing.name, table, listing.read, listing.ignored, excluded, tuple(warnings), _whole(source)
+    )
 
 
 def _check_options(source: str | Path, test_share: float, limit: int | None) -> None:
@@ -101,6 +103,11 @@ def _list(source: str | Path) -> Listing:
     if is_hub_id(str(source)) and not Path(path.parts[0]).exists():
         return list_hub_dataset(str(source))
     raise ImagesNotUsable(f"There is no {str(source)!r}; {_near(path)}")
+
+
+def _whole(source: str | Path) -> str:
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else str(source)
 
 
 def _near(path: Path) -> str:

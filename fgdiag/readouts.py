@@ -56,9 +56,10 @@ class TokenSpans:
 def padding_last(inputs: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Move the padding of (tokens, mask) `pairs` behind the real tokens, which stay in order."""
     moved = dict(inputs)
-    for pair in pairs:
-        order = inputs[pair[1]].argsort(dim=1, descending=True, stable=True)
-        moved |= {name: inputs[name].gather(1, order) for name in pair}
+    for tokens, mask in pairs:
+        if mask in inputs:
+            order = inputs[mask].argsort(dim=1, descending=True, stable=True)
+            moved |= {name: inputs[name].gather(1, order) for name in (tokens, mask)}
     return moved
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,13 +73,9 @@ class Recording:
 
     @classmethod
     def resume(cls, path: Path, asked: Mapping[str, Any], table: pd.DataFrame) -> "Recording | None":
-        """Go on with the run at `path`; None where there is none, `RunMismatch` where it is another one."""
-        if not (path / MANIFEST).exists():
-            _refuse_foreign(path)
-            return None
-        manifest = read_manifest(path)
-        _refuse_other(path, manifest, asked)
-        return cls(path, manifest, table)
+        """Go on with the run at `path`; None where there is none, errors as `manifest_in`."""
+        manifest = manifest_in(path, asked)
+        return None if manifest is None else cls(path, manifest, table)
 
     @classmethod
     def start(cls, path: Path, asked: Mapping[str, Any], table: pd.DataFrame) -> "Recording":
@@ -183,11 +180,37 @@ class Recording:
         return self.path / BLOCKS / f"{index:05d}.json"
 
 
+def manifest_in(path: Path, asked: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Read the manifest of the run at `path`; None where a new run can be started there.
+
+    Parameters
+    ----------
+    asked
+        What the run must have been made with, as far as that is known yet.
+
+    Raises
+    ------
+    RunMismatch
+        There is something else than a run, or a run that was made with something else.
+    NoSpace
+        It is a file, or lies below one.
+    """
+    if (path / MANIFEST).exists():
+        manifest = read_manifest(path)
+        _refuse_other(path, manifest, asked or {})
+        return manifest
+    _refuse_foreign(path)
+    return None
+
+
 def _refuse_foreign(path: Path) -> None:
     """Write nothing into a folder that holds something else."""
+    found: list[str] = []
+    with writing_to(path), suppress(FileNotFoundError):
+        found = os.listdir(path)
     # A run killed before its manifest was written has a table of images and perhaps a part of a file.
     ours = (LOCK, IMAGES)
-    others = sorted(name for name in os.listdir(path) if name not in ours and not name.endswith(PARTIAL))
+    others = sorted(name for name in found if name not in ours and not name.endswith(PARTIAL))
     if others:
         raise RunMismatch(
             f"{path} is no run of fgdiag and not empty (it holds {', '.join(others[:3])}); "
@@ -196,16 +219,19 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _refuse_other(path: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    differ = {key for key in SAME if key in asked and recorded[key] != asked[key]}
+    if "prompt" in differ:
+        differ.discard("text")  # the prompt is in it
     differences = [
         f"{name} {_short(recorded[key])}, not {_short(asked[key])}"
         for key, name in SAME.items()
-        if recorded[key] != asked[key]
+        if key in differ
     ]
-    if recorded["fingerprint"] != asked["fingerprint"] and recorded["model"] != asked["model"]:
+    if "fingerprint" in differ and recorded["model"] != asked["model"]:
         differences[0] = f"model {recorded['model']}, not {asked['model']}"
-    if recorded["images"]["digest"] != asked["images"]["digest"]:
+    if "images" in asked and recorded["images"]["digest"] != asked["images"]["digest"]:
         differences.append(f"images {_images(recorded)}, not {_images(asked)}")
-    if recorded["sites"] != asked["sites"]:
+    if "sites" in asked and recorded["sites"] != asked["sites"]:
         differences.append(_other_sites(recorded["sites"], asked["sites"]))
     if differences:
         raise RunMismatch(

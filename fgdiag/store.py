@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -190,7 +191,10 @@ class Run:
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read `run.json` of a run; errors as `Run.open`."""
     if not path.exists():
-        raise RunIncomplete(f"There is no run {path}; `fgdiag extract MODEL IMAGES -o {path}` makes one.")
+        runs = [found.parent.name for found in path.parent.glob(f"*/{MANIFEST}")]
+        close = get_close_matches(path.name, runs, n=1)
+        hint = f"did you mean {path.with_name(close[0])}?" if close else "`fgdiag extract` makes one."
+        raise RunIncomplete(f"There is no run {path}; {hint}")
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         found = manifest["format"]
@@ -233,10 +237,8 @@ def writing_to(run: Path) -> Iterator[None]:
     """Say it in one line where the disk is full or the folder cannot be written."""
     try:
         yield
-    except FileExistsError:
+    except (FileExistsError, NotADirectoryError):
         raise NoSpace(f"{run} is a file, or lies below one; give a folder that can be written.") from None
-    except NotADirectoryError:
-        raise NoSpace(f"{run} lies below a file; give a folder that can be written.") from None
     except OSError as error:
         if error.errno in _FULL:
             raise NoSpace(

@@ -1,5 +1,6 @@
-"""What `fgdiag inspect` tells about an opened model."""
+"""What `fgdiag inspect` tells about an opened model, and `fgdiag families` about those that can be opened."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -53,3 +54,13 @@ def print_anatomy(found: dict[str, Any]) -> None:
         ],
     )
     print(f"Image tokens: {found['image_tokens'] or 'none in the sequence of the language model'}")
+
+
+def print_families(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the proven families as a table of 80 columns."""
+    print_table(
+        "Families",
+        ["family", "model_type", "sites"],
+        [[row["family"], row["model_type"], " ".join(row["sites"])] for row in rows],
+    )
+    print("Each is proven by a test; `fgdiag families --json` names it.")

@@ -1,17 +1,18 @@
 """From a model and images to a verdict, step by step; a step that is done is not done again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgdiag_probes import answer, loss_budget, probe_layers
+from fgdiag_probes import Answers, answer, loss_budget, probe_layers
 
-from fgdiag.errors import RunMismatch
-from fgdiag.extraction import extract
+from fgdiag.errors import RunIncomplete, RunMismatch
+from fgdiag.extraction import asked_for, extract
 from fgdiag.images import ImageSet, open_images
 from fgdiag.progress import say
+from fgdiag.recording import manifest_in
 from fgdiag.store import Run
 from fgdiag_cli.report import write_report
 
@@ -27,6 +28,35 @@ DEMO_GUIDE = {"per_class": 16, "test_per_class": 8, "seed": 2026}
 
 
 @dataclass(frozen=True)
+class Request:
+    """A run that is asked for. Its images and its model are opened when a step first needs them."""
+
+    model: str
+    """As `fgdiag.open_vlm` takes it."""
+    source: str
+    """Images, as `fgdiag.open_images` takes them."""
+    out: Path
+    command: str
+    """What was typed, for the report."""
+    labelling: dict[str, Any] = field(default_factory=dict)
+    """Options of `open_images`."""
+    opening: dict[str, Any] = field(default_factory=dict)
+    """Options of `open_vlm`."""
+    recording: dict[str, Any] = field(default_factory=dict)
+    """Options of `extract`."""
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The labelled images."""
+        return labelled_images(self.source, **self.labelling)
+
+    @cached_property
+    def vlm(self) -> "VLM":
+        """The model."""
+        return open_model(self.model, **self.opening)
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """A finished run."""
 
@@ -39,50 +69,71 @@ class Diagnosis:
         return {"verdict": self.verdict.json(), "report": str(self.report), "run": str(self.run)}
 
 
-def diagnose(
-    model: str,
-    source: str,
-    out: Path,
-    *,
-    command: str,
-    labelling: dict[str, Any] | None = None,
-    opening: dict[str, Any] | None = None,
-    recording: dict[str, Any] | None = None,
-) -> Diagnosis:
-    """Record, probe, ask, judge and report.
-
-    Parameters
-    ----------
-    model
-        As `fgdiag.open_vlm` takes it. It is loaded only where a step needs it.
-    source
-        As `fgdiag.open_images` takes it.
-    out
-        Folder of the run.
-    command
-        What was typed, for the report.
-    labelling, opening, recording
-        Options of `open_images`, of `open_vlm` and of `extract`.
-    """
-    labelling, opening, recording = labelling or {}, opening or {}, recording or {}
-    images = labelled_images(source, **labelling)
-    opened = cache(lambda: open_model(model, **opening))
-    run = record(
-        opened, model, images, out, source=source, command=command, opening=opening, recording=recording
-    )
-    probe_layers(run)
-    if not run.result_path("answers.parquet").exists():
-        answer(run, opened(), images)
-    verdict = loss_budget(run).verdict
-    return Diagnosis(run.path, write_report(run), verdict)
-
-
 def demo(command: str) -> Diagnosis:
     """Diagnose the demo VLM on birds drawn for it."""
     from fgdiag.fieldguide import write_fieldguide
 
     guide = write_fieldguide(DEMO_IMAGES, **DEMO_GUIDE)
-    return diagnose("demo", str(guide), DEMO_RUN, command=command)
+    return diagnose(Request("demo", str(guide), DEMO_RUN, command))
+
+
+def diagnose(request: Request) -> Diagnosis:
+    """Record, probe, ask, judge and report."""
+    run = record(request)
+    with run.lock():
+        probe_layers(run)
+        ask(run, lambda: request.vlm, lambda: request.images)
+        verdict = loss_budget(run).verdict
+        return Diagnosis(run.path, write_report(run), verdict)
+
+
+def record(request: Request) -> Run:
+    """Extract, unless the run is there already and finished.
+
+    Writes `results/command.json`: what was typed, and where the model is, to open it again.
+    """
+    manifest_in(request.out)  # a wrong folder is refused before anything that takes long
+    run = finished_run(request) or extract(
+        request.vlm, request.images, request.out, **request.recording
+    )
+    _say_unreadable(run, request.images)
+    if not run.result_path("command.json").exists():
+        run.write_json("command", {"command": request.command, "model": whole(request.model)})
+    return run
+
+
+def finished_run(request: Request) -> Run | None:
+    """Return the run that is asked for, if it is there and finished.
+
+    The model need not be loaded for that: it is compared by name. None where it may be another one, or other
+    sites; `extract` opens the model and says so.
+
+    Raises
+    ------
+    RunMismatch
+        The run was made with another prompt, other images, other readouts or another seed.
+    """
+    known = ("prompt", "readouts", "seed")
+    given = {name: request.recording[name] for name in known if name in request.recording}
+    manifest = manifest_in(request.out, asked_for(request.images, **given))
+    if manifest is None or manifest["finished"] is None:
+        return None
+    sites, opening = request.recording.get("sites"), request.opening
+    as_asked = (
+        manifest["model"] in {request.model, whole(request.model)}
+        and (sites is None or {*sites, "pixels"} == {site["site"] for site in manifest["sites"]})
+        and opening.get("dtype", "auto") in {"auto", manifest["dtype"]}
+        and opening.get("revision") in {None, manifest["revision"]}
+    )
+    return Run.open(request.out) if as_asked else None
+
+
+def ask(run: Run, vlm: Callable[[], "VLM"], images: Callable[[], ImageSet]) -> Answers:
+    """Ask the model, unless it has answered already."""
+    if run.result_path("answers.parquet").exists():
+        return Answers(run.read_table("answers"))
+    found = images()
+    return answer(run, vlm(), found)
 
 
 def open_model(model: str, **options: Any) -> "VLM":
@@ -101,64 +152,12 @@ def labelled_images(source: str, **options: Any) -> ImageSet:
     return images
 
 
-def record(
-    opened: Callable[[], "VLM"],
-    model: str,
-    images: ImageSet,
-    out: Path,
-    *,
-    source: str,
-    command: str,
-    opening: dict[str, Any],
-    recording: dict[str, Any],
-) -> Run:
-    """Extract, unless the run is there already and finished.
-
-    Writes `results/command.json`: what was typed, and where the images are, to find them again.
-    """
-    run = finished_run(out, model, images, {**opening, **recording})
-    if run is None:
-        run = extract(opened(), images, out, **recording)
-    if not run.result_path("command.json").exists():
-        run.write_json("command", {"command": command, "images": str(resolved(source))})
+def open_run(path: Path) -> Run:
+    """Open a run whose images have all been through the model; `RunIncomplete` where they have not."""
+    run = Run.open(path)
+    if not run.finished:
+        raise RunIncomplete(f"{path} is not finished; run the command that started it once more.")
     return run
-
-
-def finished_run(out: Path, model: str, images: ImageSet, asked: dict[str, Any]) -> Run | None:
-    """Return the run in `out` if it is finished and of this model, these images and these options.
-
-    The model is compared by name, so that it need not be loaded. None where anything differs: `extract` opens
-    the model and says what.
-    """
-    if not (out / "run.json").exists():
-        return None
-    run = Run.open(out)
-    manifest = run.manifest
-    recorded = {
-        "prompt": manifest["prompt"],
-        "seed": manifest["seed"],
-        "dtype": str(manifest["dtype"]).removeprefix("torch."),
-        "revision": manifest["revision"],
-        "readouts": set(manifest["readouts"]),
-        "sites": {str(site) for site in run.sites} - {"pixels"},
-    }
-    differ = [name for name, value in recorded.items() if not _as_asked(value, asked.get(name))]
-    same_images = manifest["images"]["digest"] == images.digest
-    same_model = manifest["model"] in {model, str(resolved(model))}
-    return run if run.finished and same_model and same_images and not differ else None
-
-
-def _as_asked(recorded: Any, asked: Any) -> bool:
-    """Whether an option is as it was; what was not asked for may be anything."""
-    if asked in (None, "auto"):
-        return True
-    return recorded == (set(asked) if isinstance(recorded, set) else asked)
-
-
-def resolved(source: str) -> Path | str:
-    """Return the whole path of what lies on this machine; other names, such as hub ids, as they are."""
-    path = Path(source).expanduser()
-    return path.resolve() if path.exists() else source
 
 
 def reopen_images(run: Run) -> ImageSet:
@@ -169,7 +168,7 @@ def reopen_images(run: Run) -> ImageSet:
     RunMismatch
         They are not there any more as they were.
     """
-    source = run.read_json("command")["images"]
+    source = run.manifest["images"]["source"]
     found = open_images(source)
     missing = set(run.images["id"]) - set(found.table["id"])
     if missing:
@@ -181,13 +180,35 @@ def reopen_images(run: Run) -> ImageSet:
 
 
 def reopen_model(run: Run, **options: Any) -> "VLM":
-    """Open the model a run was made with, in the same revision and dtype."""
+    """Open the model a run was made with, in the same revision and dtype.
+
+    Raises
+    ------
+    RunMismatch
+        Its weights are others now.
+    """
     manifest = run.manifest
-    dtype = str(manifest["dtype"]).removeprefix("torch.")
-    vlm = open_model(manifest["model"], **{"revision": manifest.get("revision"), "dtype": dtype, **options})
+    model = manifest["model"]
+    if run.result_path("command.json").exists():  # not where `fgdiag.extract` was called from Python
+        model = run.read_json("command")["model"]
+    vlm = open_model(model, revision=manifest["revision"], dtype=manifest["dtype"], **options)
     if vlm.fingerprint != manifest["fingerprint"]:
         raise RunMismatch(
-            f"The weights of {manifest['model']} are not those the run {run.path} was recorded with. "
-            "Record a new run."
+            f"The weights of {model} are not those the run {run.path} was recorded with. Record a new run."
         )
     return vlm
+
+
+def whole(name: str) -> str:
+    """Return the whole path of what lies on this machine; other names, such as hub ids, as they are."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() and name != "demo" else name
+
+
+def _say_unreadable(run: Run, images: ImageSet) -> None:
+    """Name what was found to be unreadable only when it was decoded; the rest has been said."""
+    expected = (images.table["status"] == "ok").to_numpy()
+    lost = run.images[expected & (run.images["status"] != "ok").to_numpy()]
+    if len(lost):
+        first = lost.iloc[0]
+        say(f"  {len(lost)} more cannot be read, such as {first['source']}: {first['status']}")

@@ -56,13 +56,11 @@ def families(as_json: options.Json = False) -> None:
     from dataclasses import asdict
 
     from fgdiag.family_table import families as known
-    from fgdiag_cli.screen import print_json, print_table
+    from fgdiag_cli.anatomy import print_families
+    from fgdiag_cli.screen import print_json
 
     rows = [asdict(family) for family in known()]
-    if as_json:
-        return print_json(rows)
-    columns = ("family", "model_type", "sites", "proven_by")
-    print_table("Families", columns, [[_words(row[name]) for name in columns] for row in rows])
+    print_json(rows) if as_json else print_families(rows)
 
 
 @app.command()
@@ -89,17 +87,16 @@ def extract(
     from fgdiag_cli import diagnose as steps
     from fgdiag_cli.screen import print_json
 
-    opening = _opening(dtype, device, device_map, revision, trust_remote_code)
-    run = steps.record(
-        lambda: steps.open_model(model, **opening),
+    request = steps.Request(
         model,
-        steps.labelled_images(images, test_share=test_share, limit=limit, seed=seed),
+        images,
         out,
-        source=images,
-        command=_typed(ctx),
-        opening=opening,
+        _typed(ctx),
+        labelling={"test_share": test_share, "limit": limit, "seed": seed},
+        opening=_opening(dtype, device, device_map, revision, trust_remote_code),
         recording=_recording(prompt, readouts, sites, batch_size, seed),
     )
+    run = steps.record(request)
     if as_json:
         return print_json(
             {"run": str(run.path), "images": len(run.images), "sites": list(map(str, run.sites))}
@@ -108,14 +105,17 @@ def extract(
 
 
 @app.command()
-def probe(run: options.RunFolder, seed: options.Seed = 0, as_json: options.Json = False) -> None:
+def probe(run: options.RunFolder, as_json: options.Json = False) -> None:
     """Probe every layer of a run, and check the control."""
     from fgdiag_probes import probe_layers
 
-    from fgdiag.store import Run
+    from fgdiag_cli.diagnose import open_run
     from fgdiag_cli.tables import print_curves
 
-    _print(probe_layers(Run.open(run), seed=seed), print_curves, as_json)
+    recorded = open_run(run)
+    with recorded.lock():
+        curves = probe_layers(recorded)
+    _print(curves, print_curves, as_json)
 
 
 @app.command()
@@ -127,16 +127,18 @@ def answer(
     as_json: options.Json = False,
 ) -> None:
     """Ask the model of a run what it sees."""
-    from fgdiag_probes import answer as ask
-
-    from fgdiag.store import Run
-    from fgdiag_cli.diagnose import reopen_images, reopen_model
+    from fgdiag_cli import diagnose as steps
     from fgdiag_cli.tables import print_answers
 
-    recorded = Run.open(run)
-    images = reopen_images(recorded)
+    recorded = steps.open_run(run)
     opening = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
-    _print(ask(recorded, reopen_model(recorded, **opening), images), print_answers, as_json)
+    with recorded.lock():
+        answers = steps.ask(
+            recorded,
+            lambda: steps.reopen_model(recorded, **opening),
+            lambda: steps.reopen_images(recorded),
+        )
+    _print(answers, print_answers, as_json)
 
 
 @app.command()
@@ -162,26 +164,28 @@ def diagnose(
     """Extract, probe, answer, judge and report; run it again to resume."""
     from fgdiag_cli import diagnose as steps
 
-    diagnosis = steps.diagnose(
+    request = steps.Request(
         model,
         images,
         out,
-        command=_typed(ctx),
+        _typed(ctx),
         labelling={"test_share": test_share, "limit": limit, "seed": seed},
         opening=_opening(dtype, device, device_map, revision, trust_remote_code),
         recording=_recording(prompt, readouts, sites, batch_size, seed),
     )
-    _show(diagnosis, as_json)
+    _show(steps.diagnose(request), as_json)
 
 
 @app.command()
 def report(run: options.RunFolder, as_json: options.Json = False) -> None:
     """Write the report of a run: one HTML file that needs nothing else."""
-    from fgdiag.store import Run
+    from fgdiag_cli.diagnose import open_run
     from fgdiag_cli.report import write_report
     from fgdiag_cli.screen import print_json
 
-    path = write_report(Run.open(run))
+    recorded = open_run(run)
+    with recorded.lock():
+        path = write_report(recorded)
     print_json({"report": str(path), "run": str(run)}) if as_json else print(path)
 
 
@@ -261,10 +265,6 @@ def _print(result: Any, as_table: Any, as_json: bool) -> None:
     from fgdiag_cli.screen import print_json
 
     as_table(result) if not as_json else print_json(result if isinstance(result, dict) else result.json())
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ", ".join(map(str, value))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 
+UNCUT = 100_000
+"""Columns; wider than any table."""
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
@@ -24,7 +28,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         table.add_row(*map(str, row))
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
+        console.width = UNCUT
     console.print(table, markup=False)
 
 

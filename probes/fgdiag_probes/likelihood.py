@@ -172,10 +172,13 @@ def _score_by_whole_passes(
     vlm: "VLM", pictures: Sequence["Image"], prompt: str, ids: Sequence[tuple[int, ...]]
 ):
     inputs = vlm.inputs(pictures, prompt)
-    return _each_name(ids, lambda name: vlm.model(**_continued(inputs, name), use_cache=False).logits[:, :-1])
+    token_type = int(quirk_of(vlm.anatomy.model_type).prefix_attention)
+    return _each_name(
+        ids, lambda name: vlm.model(**_continued(inputs, name, token_type), use_cache=False).logits[:, :-1]
+    )
 
 
-def _continued(inputs: Any, name: tuple[int, ...]) -> dict[str, Any]:
+def _continued(inputs: Any, name: tuple[int, ...], token_type: int) -> dict[str, Any]:
     """Inputs (padded on the left) with the tokens of a name behind the prompt."""
     ids = inputs["input_ids"]
     more = dict(inputs)
@@ -184,7 +187,7 @@ def _continued(inputs: Any, name: tuple[int, ...]) -> dict[str, Any]:
         if key == "attention_mask":
             more[key] = torch.cat([value, value.new_ones(len(ids), len(name))], 1)
         elif key in ("token_type_ids", "mm_token_type_ids"):
-            more[key] = torch.cat([value, value.new_zeros(len(ids), len(name))], 1)
+            more[key] = torch.cat([value, value.new_full((len(ids), len(name)), token_type)], 1)
         elif key == "cross_attention_mask":
             more[key] = torch.cat([value, value[:, -1:].expand(-1, len(name), -1, -1)], 1)
     return more

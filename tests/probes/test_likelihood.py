@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from fgdiag_probes import likelihood
+from fgdiag_probes.likelihood import answer_ids, name_likelihood
 
 from fgdiag.prompts import with_answer
 from fgdiag.vlm import VLM, open_vlm
-from fgdiag_probes import likelihood
-from fgdiag_probes.likelihood import answer_ids, name_likelihood
 from tests.fgdiag import tiny
 
 NAMES = ["Oat", "Oat Milk", "Oat Milk Bar", "Rye", "Rice", "Granny Smith", "Granny Apple", "Z"]

@@ -99,7 +99,9 @@ def assemble(
     model.model.language_model.load_state_dict(language.base_model.state_dict())
     model.lm_head.load_state_dict(language.lm_head.state_dict())
     # Image tokens should enter the LLM about as long as word embeddings are, or its attention ignores or floods them.
-    _scale_output(model.model.multi_modal_projector.linear_2, _rms(model.get_input_embeddings().weight))
+    projector = model.model.multi_modal_projector
+    _scale_output(projector.linear_1, 1.0)
+    _scale_output(projector.linear_2, _rms(model.get_input_embeddings().weight))
     model.generation_config = language.generation_config
 
     processor = LlavaProcessor(

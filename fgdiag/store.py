@@ -193,7 +193,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not path.exists():
         runs = [found.parent.name for found in path.parent.glob(f"*/{MANIFEST}")]
         close = get_close_matches(path.name, runs, n=1)
-        hint = f"did you mean {path.with_name(close[0])}?" if close else "`fgdiag extract` makes one."
+        hint = (
+            f"did you mean {path.with_name(close[0])}?"
+            if close
+            else f"`fgdiag extract MODEL IMAGES -o {path}` makes one."
+        )
         raise RunIncomplete(f"There is no run {path}; {hint}")
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))

@@ -93,9 +93,7 @@ def record(request: Request) -> Run:
     Writes `results/command.json`: what was typed, and where the model is, to open it again.
     """
     manifest_in(request.out)  # a wrong folder is refused before anything that takes long
-    run = finished_run(request) or extract(
-        request.vlm, request.images, request.out, **request.recording
-    )
+    run = finished_run(request) or extract(request.vlm, request.images, request.out, **request.recording)
     _say_unreadable(run, request.images)
     if not run.result_path("command.json").exists():
         run.write_json("command", {"command": request.command, "model": whole(request.model)})

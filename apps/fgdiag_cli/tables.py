@@ -1,7 +1,7 @@
 """Result objects as tables on a terminal."""
 
 from fgdiag_probes import Answers, LayerCurves
-from fgdiag_probes.style import percent
+from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, percent
 
 from fgdiag_cli.screen import print_table
 
@@ -14,7 +14,9 @@ def print_curves(curves: LayerCurves) -> None:
         text = f"{percent(row['accuracy'])} ({100 * row['low']:.0f}-{100 * row['high']:.0f})"
         cells.setdefault((row["site"], row["readout"]), []).append(text)
     chances = table.drop_duplicates("level")
-    heads = [f"{row['level']} (chance {percent(row['chance'])})" for row in chances.to_dict("records")]
+    heads = [
+        f"{LEVEL_NAMES[row['level']]} (chance {percent(row['chance'])})" for row in chances.to_dict("records")
+    ]
     tested = len(curves.labels.test)
     print_table(
         f"Accuracy of linear probes on {tested} test images, 95 % intervals",
@@ -26,7 +28,7 @@ def print_curves(curves: LayerCurves) -> None:
 
 def print_answers(answers: Answers) -> None:
     """Print how often the model's own answer is right, a row a level."""
-    rows = [[level, percent(accuracy)] for level, accuracy in answers.accuracy().items()]
+    rows = [[LEVEL_WORDS[level], percent(accuracy)] for level, accuracy in answers.accuracy().items()]
     print_table(
         f"The likeliest class name is right, of {len(answers.table)} test images", ["level", "accuracy"], rows
     )

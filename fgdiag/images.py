@@ -27,6 +27,9 @@ __all__ = ["ImageSet", "open_images"]
 
 SHOW_PROGRESS_FROM = 10_000
 """Images. Fewer are opened before a bar would be read."""
+IMAGES_A_TASK = 64
+"""For one thread at a time. A task for each image would be so many that Ctrl-C is likely to come while one is
+handed over, where `concurrent.futures` (as of Python 3.11) may be left with a lock that nobody opens."""
 
 
 def open_images(
@@ -139,11 +142,15 @@ def _unique_fine_labels(images: list[Listed]) -> list[Listed]:
 
 def _inspect(listing: Listing, images: list[Listed]) -> list[ImageRow]:
     """Hash every file and read its header."""
-    with ThreadPoolExecutor() as pool:
-        rows = pool.map(lambda image: _look(listing.read, image), images)
+    parts = [images[at : at + IMAGES_A_TASK] for at in range(0, len(images), IMAGES_A_TASK)]
+    pool = ThreadPoolExecutor()
+    try:
+        looked = pool.map(lambda part: [_look(listing.read, image) for image in part], parts)
         if len(images) >= SHOW_PROGRESS_FROM:
-            rows = track(rows, description="opening images", total=len(images))
-        return list(rows)
+            looked = track(looked, description="opening images", total=len(images), size=IMAGES_A_TASK)
+        return [row for rows in looked for row in rows]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _look(read: Callable[[str], bytes], image: Listed) -> ImageRow:

@@ -39,7 +39,7 @@ BLOCKS, THUMBNAILS, RESULTS, LOCK = "blocks", "thumbnails", "results", ".lock"
 PARTIAL = ".partial"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
 
 
 class Run:
@@ -258,8 +258,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     partial = path.with_name(path.name + PARTIAL)
     with writing_to(path.parent):
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        try:
+            partial.write_bytes(data)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)  # where the disk is full, even a part is too much
+            raise
 
 
 def write_json(path: Path, value: object) -> None:

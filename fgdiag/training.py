@@ -1,8 +1,8 @@
 """Train the projector between a frozen vision encoder and a frozen LLM on labelled images.
 
-The encoder sees each image once: what the projector is fed is cached on disk. Then the projector alone is warmed up,
-so that the mean of its image tokens points at the mean embedding of the class name, and last it is trained through
-the LLM on questions and answers at both levels, the loss falling on the answer's tokens only.
+The encoder sees each image once: what the projector is fed is cached on disk. The projector starts in closed form, the
+mean of its image tokens pointing at the embedding of the class name, and is then trained through the LLM on questions
+and answers at both levels, the loss falling on the answer's tokens only.
 """
 
 import csv
@@ -27,6 +27,8 @@ from fgdiag.memory import keep_freed_memory
 from fgdiag.precision import fast_dtype
 from fgdiag.progress import say, track
 from fgdiag.prompts import COARSE_QUESTION, FINE_QUESTION, spoken
+from fgdiag.store import locked
+from fgdiag.warm_start import mean_patch, start_projector
 
 if TYPE_CHECKING:
     from transformers import AyaVisionForConditionalGeneration, LlavaProcessor
@@ -47,9 +49,15 @@ QUESTIONS = {
     ),
 }
 FINE_SHARE = 0.7
-WARM_UP_TEMPERATURE = 0.05
+COARSE_WEIGHT = 0.5
+"""Of the coarse name beside the fine one, in what the projector starts from."""
 CHECKPOINT_EVERY_SECONDS = 120.0
-PROJECTOR = "projector.safetensors"
+VALIDATED = 128
+"""Validation images whose loss is noted at a checkpoint."""
+PROJECTOR, CHECKPOINT = "projector.safetensors", "checkpoint.safetensors"
+
+Row = tuple[int, int]
+"""Which feature cache, and which row of it."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,9 @@ class TrainingPlan:
     ----------
     epochs
         Passes over the training images through the LLM.
-    warm_up_epochs
-        Passes of the projector alone before that.
-    batch_size, warm_up_batch_size
+    batch_size
         Images a step.
-    learning_rate, warm_up_learning_rate
+    learning_rate
         Peak of AdamW's cosine schedule.
     views
         How many versions of each image are cached: the image itself, then random crops.
@@ -73,11 +79,8 @@ class TrainingPlan:
     """
 
     epochs: int = 6
-    warm_up_epochs: int = 12
     batch_size: int = 32
-    warm_up_batch_size: int = 128
-    learning_rate: float = 1e-3
-    warm_up_learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 0.05
     views: int = 1
     seed: int = 0
@@ -118,12 +121,22 @@ def train_projector(
     ------
     ImagesNotUsable
         When there is no readable training image.
+    RunBusy
+        When another process is training in `out`.
     RunMismatch
         When `out` holds a training under another plan or of other images.
     """
     out = Path(out)
+    with locked(out / "training"):
+        _train(encoder, llm, images, out, plan)
+    write_joined(encoder, llm, out / PROJECTOR, out)
+    return out
+
+
+def _train(
+    encoder: str | Path, llm: str | Path, images: Sequence[ImageSet], out: Path, plan: TrainingPlan
+) -> None:
     work = out / "training"
-    work.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     _same_plan(work / "plan.json", plan, images, str(encoder), str(llm))
     model, processor = assemble(encoder, llm, seed=plan.seed)
@@ -135,12 +148,10 @@ def train_projector(
         for image_set in images
     ]
     run = _Training(model, processor, cached, plan, work)
-    run.warm_up()
+    run.warm_start()
     run.train()
     weights = {name: weight.half() for name, weight in run.projector.state_dict().items()}
     save_file(weights, out / PROJECTOR)
-    write_joined(encoder, llm, out / PROJECTOR, out)
-    return out
 
 
 def _same_plan(file: Path, plan: TrainingPlan, images: Sequence[ImageSet], encoder: str, llm: str) -> None:
@@ -184,46 +195,44 @@ class _Training:
             raise ImagesNotUsable("No training image can be read; give images with a `train` split.")
         self.lessons = _lessons(processor, cached)
 
-    def warm_up(self) -> None:
-        """Fit the projector alone: the mean of its image tokens should point at the class name's embedding."""
-        file = self.work / "warm-up.safetensors"
-        if file.exists():
-            self.projector.load_state_dict(load_file(file))
+    @torch.no_grad()
+    def warm_start(self) -> None:
+        """Start the projector so that the mean of an image's tokens points at the embeddings of its class names."""
+        if (self.work / CHECKPOINT).exists():
             return
-        targets = {level: self._name_embeddings(level) for level in QUESTIONS}
-        size, optimiser = self._batch_size(self.plan.warm_up_batch_size), self._optimiser()
-        steps = self._steps(self.plan.warm_up_epochs, size)
-        batches = enumerate(self._batches(self.plan.warm_up_epochs, size, "warm-up"))
-        for step, (rows, view) in track(batches, description="warming up", total=steps * size, size=size):
-            tokens = self.projector(self._features(rows, view)).flatten(1, 2).mean(1)
-            loss = sum(self._pointing_loss(tokens, rows, level, *targets[level]) for level in targets)
-            self._step(loss, optimiser, self.plan.warm_up_learning_rate * share_of_peak(step, steps))
-        save_file(self.projector.state_dict(), file)
+        seen = [(row, view) for view in range(self.plan.views) for row in self.train_rows]
+        size = self._batch_size(self.plan.batch_size)
+        starts = range(0, len(seen), size)
+        patches = [
+            mean_patch(self.projector, self._features(seen[start : start + size]))
+            for start in track(starts, description="starting the projector", total=len(seen), size=size)
+        ]
+        rows = [row for row, _ in seen]
+        targets = self._name_embeddings("fine", rows) + COARSE_WEIGHT * self._name_embeddings("coarse", rows)
+        words = self.embed.weight.float().mean(0)
+        start_projector(self.projector, torch.cat(patches), words + targets)
 
-    def _pointing_loss(self, tokens, rows, level: str, names: dict[str, int], embeddings) -> torch.Tensor:
-        labels = torch.tensor([names[self.features[k].table[level].iloc[row]] for k, row in rows])
-        cosine = F.normalize(tokens, dim=-1) @ F.normalize(embeddings, dim=-1).T
-        return F.cross_entropy(cosine / WARM_UP_TEMPERATURE, labels)
-
-    def _name_embeddings(self, level: str) -> tuple[dict[str, int], torch.Tensor]:
-        names = sorted({str(name) for cache in self.features for name in cache.table[level]})
+    def _name_embeddings(self, level: str, rows: Sequence[Row]) -> torch.Tensor:
+        """(rows, width) mean embedding of the tokens of each row's class name, less the mean over names."""
+        labels = [str(self.features[k].table[level].iloc[row]) for k, row in rows]
+        names = sorted(set(labels))
         ids = [self.tokenizer(spoken(name), add_special_tokens=False)["input_ids"] for name in names]
-        means = torch.stack([self.embed.weight[i].detach().mean(0) for i in ids])
-        return {name: k for k, name in enumerate(names)}, (means - means.mean(0)).float()
+        means = torch.stack([self.embed.weight[i].float().mean(0) for i in ids])
+        return (means - means.mean(0))[[names.index(label) for label in labels]]
 
     def train(self) -> None:
         """Train through the LLM, from the last checkpoint on."""
         size, optimiser = self._batch_size(self.plan.batch_size), self._optimiser()
-        steps = self._steps(self.plan.epochs, size)
+        steps = self.plan.epochs * (len(self.train_rows) // size)
         done = self._load(optimiser)
         started = saved = time.monotonic()
-        batches = enumerate(self._batches(self.plan.epochs, size, "train"))
+        batches = enumerate(self._batches(size))
         left = (item for item in batches if item[0] >= done)
         smooth = math.nan
-        for step, (rows, view) in track(
+        for step, seen in track(
             left, description="training", total=steps * size, done=done * size, size=size
         ):
-            loss = self._answer_loss(rows, view, np.random.default_rng((self.plan.seed, step)))
+            loss = self._answer_loss(seen, np.random.default_rng((self.plan.seed, step)))
             self._step(loss, optimiser, self.plan.learning_rate * share_of_peak(step, steps))
             smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
             if time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS or step + 1 == steps:
@@ -231,17 +240,17 @@ class _Training:
                 self._save(optimiser, step + 1)
                 self._note(step + 1, smooth, saved - started)
 
-    def _answer_loss(self, rows, view: int, rng: np.random.Generator) -> torch.Tensor:
+    def _answer_loss(self, seen: Sequence[tuple[Row, int]], rng: np.random.Generator) -> torch.Tensor:
         """Cross-entropy in nats a token, over the tokens of the answers."""
-        lessons = [self._lesson(row, rng) for row in rows]
-        images = self.projector(self._features(rows, view)).flatten(1, 2).to(self.embed.weight.dtype)
+        lessons = [self._lesson(row, rng) for row, _ in seen]
+        images = self.projector(self._features(seen)).flatten(1, 2).to(self.embed.weight.dtype)
         embeds, positions, answers = self._pack(images, lessons)
         # Padding stands on the right, where a causal model never looks: no mask, so the fast kernel runs.
         hidden = self.decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
         logits = self.model.lm_head(hidden.flatten(0, 1)[positions])
         return F.cross_entropy(logits.float(), answers)
 
-    def _lesson(self, row: tuple[int, int], rng: np.random.Generator) -> Lesson:
+    def _lesson(self, row: Row, rng: np.random.Generator) -> Lesson:
         level = "fine" if rng.random() < FINE_SHARE else "coarse"
         choices = self.lessons[level, str(self.features[row[0]].table[level].iloc[row[1]])]
         return choices[rng.integers(len(choices))]
@@ -262,24 +271,21 @@ class _Training:
             answers.extend(lesson.answer)
         return torch.stack(rows), torch.tensor(positions), torch.tensor(answers)
 
-    def _features(self, rows: Sequence[tuple[int, int]], view: int) -> torch.Tensor:
-        features = np.stack([self.features[k].array[row, view] for k, row in rows])
+    def _features(self, seen: Sequence[tuple[Row, int]]) -> torch.Tensor:
+        features = np.stack([self.features[k].array[row, view] for (k, row), view in seen])
         return torch.from_numpy(features).float()
 
-    def _batches(self, epochs: int, size: int, purpose: str) -> Iterator[tuple[list[tuple[int, int]], int]]:
-        """Shuffled batches; each epoch takes the next view of every image."""
-        for epoch in range(epochs):
-            rng = np.random.default_rng((self.plan.seed, epoch, len(purpose)))
-            order = rng.permutation(len(self.train_rows))
+    def _batches(self, size: int) -> Iterator[list[tuple[Row, int]]]:
+        """Shuffled batches of rows and views; each epoch takes the next view of every image."""
+        for epoch in range(self.plan.epochs):
+            order = np.random.default_rng((self.plan.seed, epoch)).permutation(len(self.train_rows))
+            view = epoch % self.plan.views
             for start in range(0, len(order) - size + 1, size):
-                yield [self.train_rows[i] for i in order[start : start + size]], epoch % self.plan.views
+                yield [(self.train_rows[i], view) for i in order[start : start + size]]
 
     def _batch_size(self, planned: int) -> int:
         """No more than there are images, so that every pass has a batch."""
         return min(planned, len(self.train_rows))
-
-    def _steps(self, epochs: int, size: int) -> int:
-        return epochs * (len(self.train_rows) // size)
 
     def _optimiser(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(self.projector.parameters(), weight_decay=self.plan.weight_decay)
@@ -299,11 +305,11 @@ class _Training:
             tensors |= {f"optimiser.{k}.{name}": t for name, t in state.items()}
         scratch = self.work / "checkpoint.tmp"
         save_file(tensors, scratch, metadata={"step": str(step)})
-        scratch.rename(self.work / "checkpoint.safetensors")
+        scratch.rename(self.work / CHECKPOINT)
 
     def _load(self, optimiser: torch.optim.AdamW) -> int:
         """Go back to the last checkpoint, and return how many steps were done by then."""
-        file = self.work / "checkpoint.safetensors"
+        file = self.work / CHECKPOINT
         if not file.exists():
             return 0
         tensors = load_file(file)
@@ -334,8 +340,8 @@ class _Training:
     @torch.inference_mode()
     def _validation_loss(self) -> float:
         rng = np.random.default_rng(self.plan.seed)
-        rows = [self.val_rows[i] for i in rng.permutation(len(self.val_rows))[:64]]
-        return self._answer_loss(rows, 0, rng).item() if rows else math.nan
+        seen = [(self.val_rows[i], 0) for i in rng.permutation(len(self.val_rows))[:VALIDATED]]
+        return self._answer_loss(seen, rng).item() if seen else math.nan
 
 
 def share_of_peak(step: int, steps: int) -> float:

@@ -188,7 +188,7 @@ def reopen_model(run: Run, **options: Any) -> "VLM":
     manifest = run.manifest
     model = manifest["model"]
     if run.result_path("command.json").exists():  # not where `fgdiag.extract` was called from Python
-        model = run.read_json("command")["model"]
+        model = run.read_json("command").get("model", model)
     vlm = open_model(model, revision=manifest["revision"], dtype=manifest["dtype"], **options)
     if vlm.fingerprint != manifest["fingerprint"]:
         raise RunMismatch(

@@ -25,7 +25,7 @@ FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 KEPT = {
     "demo": "what is recorded in runs/demo is kept",
-    "extract": "the batches already written are kept",
+    "extract": "what is already recorded is kept",
     "probe": "the readouts already probed are kept",
     "answer": "the answers already written are kept",
     "diagnose": "what is already recorded is kept",

@@ -6,14 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+import fgdiag
 from fgdiag_cli import options
 from fgdiag_cli.guard import Guarded, quieten
+
+STEPS, AROUND = "The steps of diagnose, one by one", "Models and images"
+"""Panels of the help."""
 
 app = typer.Typer(
     cls=Guarded,
     no_args_is_help=True,
-    help="Find where a vision-language model loses fine-grained detail.",
-    epilog="Results go to stdout, progress to stderr.",
+    epilog="Results go to stdout, progress to stderr. Exit code: 0 done, 1 something to mend (one line says what), "
+    "2 wrong usage, 130 interrupted.",
     pretty_exceptions_enable=False,
 )
 
@@ -24,54 +28,56 @@ def main() -> None:
     app(prog_name="fgdiag")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"fgdiag {fgdiag.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Find where a vision-language model loses fine-grained detail.
+
+    It shows your labelled images to the model, trains a linear probe on what
+    stands at each layer to read the label there, and asks the model itself.
+    The verdict names the stage where the label is lost: vision encoder,
+    projector, language model, or answer.
+
+    Start with one of these:
+      fgdiag demo
+      fgdiag diagnose llava-hf/llava-1.5-7b-hf flowers/ -o runs/flowers
+    """
+
+
 @app.command()
 def demo(ctx: typer.Context, as_json: options.Json = False) -> None:
-    """Diagnose a small real VLM on drawn birds: everything, in a few minutes."""
+    """Diagnose a small real VLM on drawn birds, in a few minutes on a laptop.
+
+    Writes runs/demo-fieldguide and runs/demo into the current folder. The
+    first time it fetches about 180 MB and builds the model (1.1 GB) in the
+    cache of the user: $FGDIAG_CACHE, else ~/.cache/fgdiag.
+    """
     from fgdiag_cli import diagnose as steps
 
     _show(steps.demo(_typed(ctx)), as_json)
 
 
 @app.command()
-def inspect(
-    model: options.Model,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    revision: options.Revision = None,
-    trust_remote_code: options.TrustRemoteCode = False,
-    as_json: options.Json = False,
-) -> None:
-    """Show the parts of a model: sites, widths, image tokens, parameters and memory."""
-    from fgdiag_cli.anatomy import describe, print_anatomy
-    from fgdiag_cli.diagnose import open_model
-
-    vlm = open_model(model, **_opening(dtype, device, device_map, revision, trust_remote_code))
-    _print(describe(vlm), print_anatomy, as_json)
-
-
-@app.command()
-def families(as_json: options.Json = False) -> None:
-    """List the model families that are proven by tests."""
-    from dataclasses import asdict
-
-    from fgdiag.family_table import families as known
-    from fgdiag_cli.anatomy import print_families
-    from fgdiag_cli.screen import print_json
-
-    rows = [asdict(family) for family in known()]
-    print_json(rows) if as_json else print_families(rows)
-
-
-@app.command()
-def extract(
+def diagnose(
     ctx: typer.Context,
     model: options.Model,
     images: options.Images,
     out: options.Out,
-    prompt: options.Prompt = None,
-    readouts: options.Readouts = None,
+    prompt: options.Prompt = options.DEFAULT_PROMPT,
     sites: options.Sites = None,
+    readouts: options.Readouts = options.DEFAULT_READOUTS,
     batch_size: options.BatchSize = "auto",
     test_share: options.TestShare = 0.25,
     limit: options.Limit = None,
@@ -83,20 +89,53 @@ def extract(
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
-    """Record what flows through a model when it sees the images."""
+    """Do everything: extract, probe, answer, judge and report.
+
+    Prints the verdict, which is also in RUN/results/verdict.json, and writes
+    RUN/report.html. After a stop, the same command goes on where it was; on
+    a finished run it gives the same verdict without loading the model.
+
+    For example:
+      fgdiag diagnose llava-hf/llava-1.5-7b-hf flowers/ -o runs/flowers
+      fgdiag diagnose ./my-vlm birds.csv -o runs/birds --limit 20 --device cpu
+    """
+    from fgdiag_cli import diagnose as steps
+
+    _show(steps.diagnose(_request(ctx)), as_json)
+
+
+@app.command(rich_help_panel=STEPS)
+def extract(
+    ctx: typer.Context,
+    model: options.Model,
+    images: options.Images,
+    out: options.Out,
+    prompt: options.Prompt = options.DEFAULT_PROMPT,
+    sites: options.Sites = None,
+    readouts: options.Readouts = options.DEFAULT_READOUTS,
+    batch_size: options.BatchSize = "auto",
+    test_share: options.TestShare = 0.25,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show the images to the model and record what stands at each layer.
+
+    Stop it at any time; the same command goes on where it was. An image that
+    cannot be read is left out and named.
+
+    For example:
+      fgdiag extract llava-hf/llava-1.5-7b-hf flowers/ -o runs/flowers
+    """
     from fgdiag_cli import diagnose as steps
     from fgdiag_cli.screen import print_json
 
-    request = steps.Request(
-        model,
-        images,
-        out,
-        _typed(ctx),
-        labelling={"test_share": test_share, "limit": limit, "seed": seed},
-        opening=_opening(dtype, device, device_map, revision, trust_remote_code),
-        recording=_recording(prompt, readouts, sites, batch_size, seed),
-    )
-    run = steps.record(request)
+    run = steps.record(_request(ctx))
     if as_json:
         return print_json(
             {"run": str(run.path), "images": len(run.images), "sites": list(map(str, run.sites))}
@@ -104,9 +143,16 @@ def extract(
     print(f"{len(run.images)} images at {len(run.sites)} sites in {run.path}")
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def probe(run: options.RunFolder, as_json: options.Json = False) -> None:
-    """Probe every layer of a run, and check the control."""
+    """Train a linear probe at each layer and print how often it names the class.
+
+    Also checks the control: tokens before the image cannot know it, so a
+    probe on them must be at chance.
+
+    For example:
+      fgdiag probe runs/flowers
+    """
     from fgdiag_probes import probe_layers
 
     from fgdiag_cli.diagnose import open_run
@@ -118,7 +164,7 @@ def probe(run: options.RunFolder, as_json: options.Json = False) -> None:
     _print(curves, print_curves, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def answer(
     run: options.RunFolder,
     device: options.Device = "auto",
@@ -126,7 +172,14 @@ def answer(
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
-    """Ask the model of a run what it sees."""
+    """Ask the model which class each test image shows.
+
+    Its answer is the class name it finds likeliest. The model and the images
+    are opened again from where they were.
+
+    For example:
+      fgdiag answer runs/flowers
+    """
     from fgdiag_cli import diagnose as steps
     from fgdiag_cli.tables import print_answers
 
@@ -141,44 +194,16 @@ def answer(
     _print(answers, print_answers, as_json)
 
 
-@app.command()
-def diagnose(
-    ctx: typer.Context,
-    model: options.Model,
-    images: options.Images,
-    out: options.Out,
-    prompt: options.Prompt = None,
-    readouts: options.Readouts = None,
-    sites: options.Sites = None,
-    batch_size: options.BatchSize = "auto",
-    test_share: options.TestShare = 0.25,
-    limit: options.Limit = None,
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    revision: options.Revision = None,
-    trust_remote_code: options.TrustRemoteCode = False,
-    as_json: options.Json = False,
-) -> None:
-    """Extract, probe, answer, judge and report; run it again to resume."""
-    from fgdiag_cli import diagnose as steps
-
-    request = steps.Request(
-        model,
-        images,
-        out,
-        _typed(ctx),
-        labelling={"test_share": test_share, "limit": limit, "seed": seed},
-        opening=_opening(dtype, device, device_map, revision, trust_remote_code),
-        recording=_recording(prompt, readouts, sites, batch_size, seed),
-    )
-    _show(steps.diagnose(request), as_json)
-
-
-@app.command()
+@app.command(rich_help_panel=STEPS)
 def report(run: options.RunFolder, as_json: options.Json = False) -> None:
-    """Write the report of a run: one HTML file that needs nothing else."""
+    """Judge a run and write its report: one HTML file that needs nothing else.
+
+    Without `fgdiag answer` before it, the verdict leaves the answers out and
+    says so.
+
+    For example:
+      fgdiag report runs/flowers
+    """
     from fgdiag_cli.diagnose import open_run
     from fgdiag_cli.report import write_report
     from fgdiag_cli.screen import print_json
@@ -189,14 +214,72 @@ def report(run: options.RunFolder, as_json: options.Json = False) -> None:
     print_json({"report": str(path), "run": str(run)}) if as_json else print(path)
 
 
-@app.command()
+@app.command(rich_help_panel=AROUND)
+def inspect(
+    model: options.Model,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Open a model and show its sites, parts, image tokens and size.
+
+    A site is a place that can be recorded: vision is what the projector is
+    given, vision.3 what leaves block 3 of the vision encoder, projector what
+    the language model is given of the image, llm.3 what leaves its block 3,
+    llm.norm what its head reads. Blocks are counted from 0.
+
+    For example:
+      fgdiag inspect llava-hf/llava-1.5-7b-hf
+    """
+    from fgdiag_cli.anatomy import describe, print_anatomy
+    from fgdiag_cli.diagnose import open_model
+
+    opening = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
+    vlm = open_model(model, **opening, trust_remote_code=trust_remote_code)
+    _print(describe(vlm), print_anatomy, as_json)
+
+
+@app.command(rich_help_panel=AROUND)
+def families(as_json: options.Json = False) -> None:
+    """List the model families that are proven by tests.
+
+    Others are opened too: their parts are found, and checked by a small
+    forward pass.
+    """
+    from dataclasses import asdict
+
+    from fgdiag.family_table import families as known
+    from fgdiag_cli.anatomy import print_families
+    from fgdiag_cli.screen import print_json
+
+    rows = [asdict(family) for family in known()]
+    print_json(rows) if as_json else print_families(rows)
+
+
+@app.command(rich_help_panel=AROUND)
 def fieldguide(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
-    per_class: Annotated[int, typer.Option(min=1, metavar="N", help="Training images of each species.")] = 20,
+    per_class: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Training images of each species; half as many for testing, and at least 2.",
+        ),
+    ] = 20,
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Draw labelled birds: 40 species in 8 genera, with a mask for every part."""
+    """Draw labelled birds: 40 species in 8 genera, with a mask for every part.
+
+    The species of a genus differ in small parts, so they need fine detail.
+
+    For example:
+      fgdiag fieldguide birds/ --per-class 50
+    """
     from fgdiag.fieldguide import SPECIES, write_fieldguide
     from fgdiag_cli.screen import print_json
 
@@ -204,21 +287,38 @@ def fieldguide(
     print_json({"images": str(path), "species": len(SPECIES)}) if as_json else print(path)
 
 
-@app.command()
+@app.command(rich_help_panel=AROUND)
 def train_projector(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Labelled images, as in extract.")],
-    encoder: Annotated[str, typer.Option(help="Folder of the vision encoder.")],
-    llm: Annotated[str, typer.Option(help="Folder of the language model.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES", help="One or more sets of labelled images; see `fgdiag extract --help`."
+        ),
+    ],
+    encoder: Annotated[str, typer.Option(metavar="FOLDER", help="The vision encoder.")],
+    llm: Annotated[str, typer.Option(metavar="FOLDER", help="The language model.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder of the VLM to write.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 6,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Passes over the training images.")] = 6,
     views: Annotated[
         int,
-        typer.Option(min=1, help="Versions of each image: itself, then random crops; one a pass in turn."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Versions of each image: itself, then random crops; one a pass in turn.",
+        ),
     ] = 1,
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Join an encoder and a language model by a projector trained on labelled images; resumable."""
+    """Make a VLM: join an encoder and a language model by a trained projector.
+
+    Both stay as they are; only the projector learns, to make the language
+    model say the labels. Stop it at any time; the same command goes on from
+    its last checkpoint.
+
+    For example:
+      fgdiag train-projector birds/ --encoder dinov2/ --llm smollm2/ -o my-vlm/
+    """
     from fgdiag.training import TrainingPlan
     from fgdiag.training import train_projector as train
     from fgdiag_cli.diagnose import labelled_images
@@ -233,24 +333,30 @@ def _typed(ctx: typer.Context) -> str:
     return shlex.join(["fgdiag", *ctx.meta["typed"]])
 
 
-def _opening(
-    dtype: str, device: str, device_map: str | None, revision: str | None, trust_remote_code: bool
-) -> dict[str, Any]:
-    return {
-        "dtype": dtype,
-        "device": device,
-        "device_map": device_map,
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
+def _request(ctx: typer.Context) -> Any:
+    """What `extract` or `diagnose` is asked for, from its parameters."""
+    from fgdiag_cli.diagnose import Request
+
+    given = ctx.params
+
+    def these(*names: str) -> dict[str, Any]:
+        return {name: given[name] for name in names}
+
+    recording = {
+        **these("prompt", "seed"),
+        "readouts": options.names(given["readouts"]),
+        "sites": options.names(given["sites"] or "") or None,
+        "batch_size": options.batch_size(given["batch_size"]),
     }
-
-
-def _recording(
-    prompt: str | None, readouts: str | None, sites: str | None, batch_size: str, seed: int
-) -> dict[str, Any]:
-    given = {"prompt": prompt, "readouts": options.names(readouts), "sites": options.names(sites)}
-    asked = {name: value for name, value in given.items() if value is not None}
-    return {**asked, "batch_size": options.batch_size(batch_size), "seed": seed}
+    return Request(
+        given["model"],
+        given["images"],
+        given["out"],
+        _typed(ctx),
+        labelling=these("test_share", "limit", "seed"),
+        opening=these("dtype", "device", "device_map", "revision", "trust_remote_code"),
+        recording=recording,
+    )
 
 
 def _show(diagnosis: Any, as_json: bool) -> None:

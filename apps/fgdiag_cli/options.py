@@ -1,15 +1,24 @@
 """Arguments and options that several commands share, each written once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from fgdiag.errors import SiteNotFound
+from fgdiag.prompts import FINE_QUESTION
+from fgdiag.sites import READOUTS, Site
 
-def _batch_size(text: str) -> str:
-    if text != "auto" and not (text.isdecimal() and int(text) > 0):
-        raise typer.BadParameter(f"got {text!r}, expected `auto` or a number of images above 0")
-    return text
+DEFAULT_PROMPT = FINE_QUESTION
+DEFAULT_READOUTS = ",".join(READOUTS)
+
+RECORDING, LABELLING, OPENING = "What is recorded", "Which images", "How the model is opened"
+"""Panels of the help."""
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split `llm.3,llm.7` into its names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def batch_size(text: str) -> int | str:
@@ -17,49 +26,147 @@ def batch_size(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
-def names(text: str | None) -> tuple[str, ...] | None:
-    """Split `llm.3,llm.7` into its names; None stays None."""
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else None
+def _check_batch_size(text: str) -> str:
+    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter(f"got {text!r}, expected `auto` or a number of images above 0")
+    return text
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, local folder, or `demo`.")]
+def _check_readouts(text: str) -> str:
+    if not names(text) or not set(names(text)) <= set(READOUTS):
+        raise typer.BadParameter(f"got {text!r}, expected some of {', '.join(READOUTS)}")
+    return text
+
+
+def _check_sites(text: str | None) -> str | None:
+    for name in names(text or ""):
+        try:
+            Site.parse(name)
+        except SiteNotFound as error:
+            raise typer.BadParameter(str(error)) from None
+    return text
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A vision-language model: a hub id (llava-hf/llava-1.5-7b-hf), a folder written by "
+        "`save_pretrained`, or `demo`.",
+    ),
+]
 Images = Annotated[
     str,
     typer.Argument(
         metavar="IMAGES",
-        help="Folder `[<coarse>/]<fine>/*.jpg`, CSV or Parquet table, or Hugging Face dataset.",
+        help="Labelled images: a folder <fine>/*.jpg or <coarse>/<fine>/*.jpg, perhaps with train/ and test/ "
+        "above; a .csv or .parquet table with the columns path and fine, perhaps coarse, split and group; or a "
+        "Hugging Face dataset (a hub id, or a `save_to_disk` folder). Fine labels are what is hard to tell apart "
+        "(species), coarse ones their kinds (genera).",
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a recorded run.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder that `fgdiag extract` or `fgdiag diagnose` wrote.")
+]
 Out = Annotated[
-    Path, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run to write or resume.")
+    Path,
+    typer.Option(
+        "--out", "-o", metavar="RUN", help="Folder of the run: a new one, or one to go on with after a stop."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-Prompt = Annotated[str | None, typer.Option(help="The question put beside every image.")]
-BatchSize = Annotated[
-    str, typer.Option(metavar="N|auto", callback=_batch_size, help="Images a forward pass; auto: what fits.")
-]
-Readouts = Annotated[
-    str | None, typer.Option(metavar="NAMES", help="Readouts to record, such as `image,last`. Default: all.")
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON on stdout, for programs to read.")]
+
+Prompt = Annotated[
+    str, typer.Option(metavar="TEXT", help="What is asked about every image.", rich_help_panel=RECORDING)
 ]
 Sites = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="Sites to record, such as `vision,llm.3`. Default: see inspect."),
+    typer.Option(
+        metavar="NAMES",
+        callback=_check_sites,
+        help="Sites: the places in the model to record, such as vision,projector,llm.3; `fgdiag inspect MODEL` "
+        "lists them. Default: all but the single blocks of the vision encoder.",
+        rich_help_panel=RECORDING,
+    ),
 ]
+Readouts = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        callback=_check_readouts,
+        help="Readouts: the tokens averaged at each site. image: those of the image; last: the last of the "
+        "prompt; pre: those before the image, which cannot know it (a control); cls: the encoder's class token.",
+        rich_help_panel=RECORDING,
+    ),
+]
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto",
+        callback=_check_batch_size,
+        help="Images that go through the model at once; auto: as many as fit.",
+        rich_help_panel=RECORDING,
+    ),
+]
+
 TestShare = Annotated[
     float,
-    typer.Option(min=0.01, max=0.99, help="Share held out of each class where IMAGES has no test split."),
+    typer.Option(
+        metavar="SHARE",
+        min=0.01,
+        max=0.99,
+        help="Share of each class held out for testing, where IMAGES has no test split.",
+        rich_help_panel=LABELLING,
+    ),
 ]
 Limit = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="At most N images of each class in each split.")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="At most N images of each class in each split, for a quick look.",
+        rich_help_panel=LABELLING,
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn at random.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps...")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all that is drawn at random.")]
+
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(
+        metavar="NAME",
+        help="Number format to compute in: float32, bfloat16, float16; auto: the model's own on a GPU, one that "
+        "is fast on a CPU.",
+        rich_help_panel=OPENING,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Where to compute: cpu, cuda, cuda:1, mps; auto: a GPU where there is one.",
+        rich_help_panel=OPENING,
+    ),
+]
 DeviceMap = Annotated[
-    str | None, typer.Option(help="How to spread the model over devices (accelerate), such as `auto`.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="How to spread a large model over several GPUs, such as auto or balanced; instead of --device.",
+        rich_help_panel=OPENING,
+    ),
 ]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Branch, tag or commit of a model on the hub.", rich_help_panel=OPENING
+    ),
+]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the code a model brings along. Read it first.")
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        metavar="",
+        help="Run the code that a model on the hub brings along. Read it first.",
+        rich_help_panel=OPENING,
+    ),
 ]

@@ -13,17 +13,18 @@ from safetensors.torch import load_file
 
 from fgdiag import training
 from fgdiag.assemble import assemble
-from fgdiag.errors import ModelNotSupported, RunMismatch
+from fgdiag.errors import ModelNotSupported, RunBusy, RunMismatch
 from fgdiag.image_set import ImageSet
 from fgdiag.images import open_images
 from fgdiag.prompts import FINE_QUESTION
+from fgdiag.store import locked
 from fgdiag.training import TrainingPlan, train_projector
 from fgdiag.vlm import VLM, open_vlm
 from tests.fgdiag import tiny
 
 SIDE = 8 * tiny.PATCH
 COLOURS = {"warm/Ruby": (200, 20, 40), "warm/Amber": (240, 170, 20), "cold/Teal": (0, 120, 130)}
-PLAN = TrainingPlan(epochs=4, warm_up_epochs=2, batch_size=4, warm_up_batch_size=4, views=2)
+PLAN = TrainingPlan(epochs=4, batch_size=4, views=2)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_a_grid_that_cannot_be_merged_is_refused(encoder: Path, llm: Path):
 def test_training_learns_and_the_folder_opens_as_any_vlm(
     encoder: Path, llm: Path, colours: ImageSet, tmp_path: Path
 ):
-    plan = TrainingPlan(epochs=60, warm_up_epochs=5, batch_size=6, warm_up_batch_size=6, learning_rate=1e-2)
+    plan = TrainingPlan(epochs=60, batch_size=6, learning_rate=1e-2)
     out = train_projector(encoder, llm, [colours], tmp_path / "vlm", plan)
     model, processor = assemble(encoder, llm)
     before = surprise(open_vlm(model, processor=processor), colours)
@@ -164,3 +165,8 @@ def test_another_plan_is_refused(encoder: Path, llm: Path, colours: ImageSet, tm
     other = TrainingPlan(**{**vars(PLAN), "epochs": 5})
     with pytest.raises(RunMismatch, match="a training with epochs = 4, but 5 is asked now"):
         train_projector(encoder, llm, [colours], tmp_path / "vlm", other)
+
+
+def test_two_trainings_in_one_folder_are_refused(encoder: Path, llm: Path, colours: ImageSet, tmp_path: Path):
+    with locked(tmp_path / "vlm" / "training"), pytest.raises(RunBusy, match="written by another process"):
+        train_projector(encoder, llm, [colours], tmp_path / "vlm", PLAN)

@@ -80,7 +80,7 @@ class TrainingPlan:
 
     epochs: int = 6
     batch_size: int = 32
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     weight_decay: float = 0.05
     views: int = 1
     seed: int = 0

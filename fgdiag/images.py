@@ -21,6 +21,7 @@ from fgdiag.image_set import ImageSet
 from fgdiag.image_table import TABLE_SUFFIXES, list_table
 from fgdiag.listing import ImageRow, Listed, Listing
 from fgdiag.progress import track
+from fgdiag.prompts import spoken
 from fgdiag.splits import complete_split, exclude_thin_classes, leaks, limit_classes
 
 __all__ = ["ImageSet", "open_images"]
@@ -77,7 +78,8 @@ def open_images(
     rows, split_warnings = complete_split(rows, test_share=test_share, seed=seed)
     rows, excluded = exclude_thin_classes(rows)
     _check_classes(source, rows, excluded)
-    warnings = [*listing.warnings, *split_warnings, *_exclusions(excluded), *leaks(rows), *_two_names(rows)]
+    warnings = [*listing.warnings, *split_warnings, *_exclusions(excluded), *leaks(rows)]
+    warnings += [*_two_names(rows), *_same_words(rows)]
     if limit is not None:
         rows = limit_classes(rows, limit, seed=seed)
     table = pd.DataFrame(rows, columns=list(ImageRow._fields))
@@ -204,6 +206,20 @@ def _two_names(rows: list[ImageRow]) -> list[str]:
         return []
     one, other = next(iter(pairs.values()))
     return [f"images under two classes ({len(pairs)}), such as {one.source} and {other.source}"]
+
+
+def _same_words(rows: list[ImageRow]) -> list[str]:
+    """One line for classes that are called the same when spoken: no answer in words can tell them apart."""
+    first: dict[str, str] = {}
+    pairs = [
+        (first[words], fine)
+        for fine in sorted({row.fine for row in rows if row.split != "excluded"})
+        if first.setdefault(words := spoken(fine), fine) != fine
+    ]
+    if not pairs:
+        return []
+    one, other = pairs[0]
+    return [f"classes spoken alike ({len(pairs)}), such as {one} and {other}: no answer can tell them apart"]
 
 
 def _named(labels: list[str]) -> str:

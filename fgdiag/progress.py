@@ -35,6 +35,9 @@ def track(
     size
         How many units one item stands for (a block of 256 images). The last item may hold fewer.
     """
+    if done >= total:  # nothing left to show
+        yield from items
+        return
     show = _bar if sys.stderr.isatty() else _log
     yield from show(items, description, total, unit, done, size)
 

@@ -3,9 +3,11 @@
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -228,22 +231,37 @@ def _source(name: str) -> str:
         from fgdiag.zoo import demo_folder
 
         return str(demo_folder())
-    folder = Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelNotFound(f"{name} has no config.json: give a folder that `save_pretrained` has written.")
-    looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_like_a_path and not folder.is_dir():
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFound(
+                f"{name} has no config.json: give a folder that `save_pretrained` has written."
+            )
+        return str(folder)
+    if folder.exists():
         raise ModelNotFound(
-            f"No folder {name}: give a folder that `save_pretrained` has written, or a hub id."
+            f"{name} is a file: give a folder that `save_pretrained` has written, or a hub id."
         )
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is None:  # no hub id, as every VLM on the hub has an owner
+        close = get_close_matches(
+            folder.name, [config.parent.name for config in folder.parent.glob("*/config.json")]
+        )
+        hint = (
+            f"did you mean {folder.with_name(close[0])}?"
+            if close
+            else "give such a folder, or a hub id `owner/name`."
+        )
+        raise ModelNotFound(f"There is no folder {name} that `save_pretrained` has written; {hint}")
     return name
 
 
 def _load(loader: Any, source: str, options: dict[str, Any]) -> Any:
     try:
         return loader.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        raise ModelNotFound(f"{source} cannot be loaded: {_first_line(error)}") from error
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelNotFound(
+            f"{source} cannot be loaded: {_first_line(error)}{_advice(source, error)}"
+        ) from error
 
 
 def _load_processor(source: str, hub: dict[str, Any]) -> ProcessorMixin:
@@ -251,8 +269,8 @@ def _load_processor(source: str, hub: dict[str, Any]) -> ProcessorMixin:
         processor = AutoProcessor.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
         raise ModelNotFound(
-            f"{source} has a model but no processor that can be loaded ({_first_line(error)}): save it there with "
-            "`processor.save_pretrained`, or give it as `processor=`."
+            f"{source} has a model but no processor of images and text that can be loaded: save it there with "
+            f"`processor.save_pretrained`, or give it as `processor=` ({_first_line(error)})."
         ) from error
     if not isinstance(processor, ProcessorMixin):
         raise ModelNotFound(
@@ -263,8 +281,17 @@ def _load_processor(source: str, hub: dict[str, Any]) -> ProcessorMixin:
 
 
 def _first_line(error: Exception) -> str:
+    """Its first line, up to where `transformers` guesses what might be wrong."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    line = lines[0] if lines else type(error).__name__
+    return re.split(r"(?<=\S)\.? If you were trying", line)[0].rstrip(".")
+
+
+def _advice(source: str, error: Exception) -> str:
+    if not Path(source).is_dir():
+        return ". Check the name and the network, or give a folder that `save_pretrained` has written."
+    broken = isinstance(error, (OSError, SafetensorError))
+    return ". Save the model there again, or give another folder." if broken else "."
 
 
 def _device(name: str) -> torch.device:

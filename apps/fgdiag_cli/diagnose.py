@@ -116,14 +116,14 @@ def finished_run(request: Request) -> Run | None:
     manifest = manifest_in(request.out, asked_for(request.images, **given))
     if manifest is None or manifest["finished"] is None:
         return None
-    sites, opening = request.recording.get("sites"), request.opening
+    run, sites, opening = Run(request.out, manifest), request.recording.get("sites"), request.opening
     as_asked = (
-        manifest["model"] in {request.model, whole(request.model)}
+        whole(request.model) == whole(model_of(run))
         and (sites is None or {*sites, "pixels"} == {site["site"] for site in manifest["sites"]})
         and opening.get("dtype", "auto") in {"auto", manifest["dtype"]}
         and opening.get("revision") in {None, manifest["revision"]}
     )
-    return Run.open(request.out) if as_asked else None
+    return run if as_asked else None
 
 
 def ask(run: Run, vlm: Callable[[], "VLM"], images: Callable[[], ImageSet]) -> Answers:
@@ -138,7 +138,8 @@ def open_model(model: str, **options: Any) -> "VLM":
     """Open a VLM, and say so: it takes a while."""
     from fgdiag.vlm import open_vlm
 
-    say(f"opening {model}")
+    here = model == "demo" or Path(model).expanduser().exists()
+    say(f"opening {model}" if here else f"opening {model}; what is not in the cache is downloaded first")
     return open_vlm(model, **options)
 
 
@@ -185,16 +186,20 @@ def reopen_model(run: Run, **options: Any) -> "VLM":
     RunMismatch
         Its weights are others now.
     """
-    manifest = run.manifest
-    model = manifest["model"]
-    if run.result_path("command.json").exists():  # not where `fgdiag.extract` was called from Python
-        model = run.read_json("command").get("model", model)
+    manifest, model = run.manifest, model_of(run)
     vlm = open_model(model, revision=manifest["revision"], dtype=manifest["dtype"], **options)
     if vlm.fingerprint != manifest["fingerprint"]:
         raise RunMismatch(
             f"The weights of {model} are not those the run {run.path} was recorded with. Record a new run."
         )
     return vlm
+
+
+def model_of(run: Run) -> str:
+    """Return the hub id or the whole path of the model a run was made with."""
+    if run.result_path("command.json").exists():  # not where `fgdiag.extract` was called from Python
+        return run.read_json("command").get("model", run.manifest["model"])
+    return run.manifest["model"]
 
 
 def whole(name: str) -> str:

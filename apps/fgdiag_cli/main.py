@@ -295,8 +295,8 @@ def train_projector(
             metavar="IMAGES", help="One or more sets of labelled images; see `fgdiag extract --help`."
         ),
     ],
-    encoder: Annotated[str, typer.Option(metavar="FOLDER", help="The vision encoder.")],
-    llm: Annotated[str, typer.Option(metavar="FOLDER", help="The language model.")],
+    encoder: Annotated[str, typer.Option(metavar="NAME", help="Hub id or folder of the vision encoder.")],
+    llm: Annotated[str, typer.Option(metavar="NAME", help="Hub id or folder of the language model.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder of the VLM to write.")],
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Passes over the training images.")] = 6,
     views: Annotated[

@@ -128,7 +128,9 @@ Limit = Annotated[
         rich_help_panel=LABELLING,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all that is drawn at random.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of all that is drawn at random.")
+]
 
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],

@@ -134,13 +134,18 @@ def minimise(
             scale = problems.curvature(squared, probabilities).reciprocal()
         before, gradient = gradient, problems.gradient(weights, probabilities)
         change = gradient - before
-        history.append((moved, change, _dot(moved, change).clamp_min(1e-30).reciprocal()))
+        history.append((moved, change, _inverse(_dot(moved, change))))
         del history[:-MEMORY]
     return solved
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+
+
+def _inverse(curved: Tensor) -> Tensor:
+    """1 / `curved`; zero where rounding has left no curvature to learn from."""
+    return torch.where(curved > 1e-30, curved.reciprocal(), 0.0)
 
 
 def _direction(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]], scale: Tensor) -> Tensor:
@@ -154,7 +159,8 @@ def _direction(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]], s
     direction = direction * scale
     if history:
         moved, change, inverse = history[-1]
-        direction *= (1.0 / (inverse * _dot(change, change * scale)).clamp_min(1e-30)).view(-1, 1, 1)
+        fitting = _inverse(inverse * _dot(change, change * scale))
+        direction *= torch.where(inverse > 0, fitting, 1.0).view(-1, 1, 1)
     for (moved, change, inverse), share in zip(history, reversed(taken), strict=True):
         direction.addcmul_(moved, (share - inverse * _dot(change, direction)).view(-1, 1, 1))
     return direction

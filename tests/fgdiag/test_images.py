@@ -362,6 +362,19 @@ class TestSource:
             "images under two classes (1), such as test/tulip/copy.png and train/rose/0.png",
         )
 
+    def test_classes_spoken_alike_are_named(self, tmp_path):
+        tree(tmp_path, "red-tulip", "red_tulip", "rose")
+        assert open_images(tmp_path).warnings == (
+            "classes spoken alike (1), such as red-tulip and red_tulip: no answer can tell them apart",
+        )
+
+    def test_the_source_opens_the_same_images_from_anywhere(self, tmp_path, monkeypatch):
+        tree(tmp_path / "flowers", "rose", "tulip")
+        monkeypatch.chdir(tmp_path)
+        images = open_images("flowers")
+        monkeypatch.chdir(tmp_path / "flowers")
+        assert open_images(images.source).digest == images.digest
+
     def test_the_limit(self, tmp_path):
         images = open_images(tree(tmp_path, "rose", "tulip", n=20), limit=3)
         assert images.table["split"].value_counts().to_dict() == {"train": 6, "test": 6}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgdiag.errors import ModelNotSupported
+from fgdiag.loading import load
 
 if TYPE_CHECKING:
     from transformers import AyaVisionForConditionalGeneration, LlavaProcessor
@@ -53,6 +54,8 @@ def assemble(
 
     Raises
     ------
+    ModelNotFound
+        Where one of the two cannot be loaded.
     ModelNotSupported
         Where the patch grid cannot be merged so.
     """
@@ -67,10 +70,10 @@ def assemble(
         LlavaProcessor,
     )
 
-    vision = AutoModel.from_pretrained(encoder, dtype=torch.float32)
-    language = AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32)
-    image_processor = AutoImageProcessor.from_pretrained(encoder, backend="pil")
-    tokenizer = AutoTokenizer.from_pretrained(llm)
+    vision = load(AutoModel, encoder, {"dtype": torch.float32})
+    language = load(AutoModelForCausalLM, llm, {"dtype": torch.float32})
+    image_processor = load(AutoImageProcessor, encoder, {"backend": "pil"})
+    tokenizer = load(AutoTokenizer, llm)
 
     patch = vision.config.patch_size
     side = image_processor.crop_size["height"] // patch

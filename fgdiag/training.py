@@ -138,8 +138,8 @@ def _train(
 ) -> None:
     work = out / "training"
     keep_freed_memory()
-    _same_plan(work / "plan.json", plan, images, str(encoder), str(llm))
     model, processor = assemble(encoder, llm, seed=plan.seed)
+    _same_plan(work / "plan.json", plan, images, str(encoder), str(llm))
     model.requires_grad_(False).type(fast_dtype())
     cached = [
         cache_features(

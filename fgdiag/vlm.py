@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -31,6 +30,7 @@ from fgdiag.anatomy import Anatomy, find_anatomy
 from fgdiag.errors import ModelNotFound, ModelNotSupported, SiteNeverRan
 from fgdiag.family_table import quirk_of
 from fgdiag.hooks import capture
+from fgdiag.loading import first_line, load
 from fgdiag.precision import DTYPES, fast_dtype
 from fgdiag.prompts import FINE_QUESTION, plain_prompt, with_answer
 from fgdiag.readouts import TokenSpans
@@ -203,7 +203,7 @@ def open_vlm(
     name, source = str(model), _source(str(model))
     place = _device(device)
     hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = _load(AutoConfig, source, hub)
+    config = load(AutoConfig, source, hub)
     if type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not trust_remote_code:
         raise ModelNotSupported(
             f"{name} is a {config.model_type!r} model, which does not take an image and text together. "
@@ -216,7 +216,7 @@ def open_vlm(
         "attn_implementation": attn_implementation,
         "quantization_config": _quantization(quantization),
     }
-    loaded = _load(
+    loaded = load(
         AutoModelForImageTextToText, source, hub | {k: v for k, v in options.items() if v is not None}
     )
     return VLM(loaded, processor, name=name, revision=getattr(config, "_commit_hash", None) or revision)
@@ -255,22 +255,13 @@ def _source(name: str) -> str:
     return name
 
 
-def _load(loader: Any, source: str, options: dict[str, Any]) -> Any:
-    try:
-        return loader.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelNotFound(
-            f"{source} cannot be loaded: {_first_line(error)}{_advice(source, error)}"
-        ) from error
-
-
 def _load_processor(source: str, hub: dict[str, Any]) -> ProcessorMixin:
     try:
         processor = AutoProcessor.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
         raise ModelNotFound(
             f"{source} has a model but no processor of images and text that can be loaded: save it there with "
-            f"`processor.save_pretrained`, or give it as `processor=` ({_first_line(error)})."
+            f"`processor.save_pretrained`, or give it as `processor=` ({first_line(error)})."
         ) from error
     if not isinstance(processor, ProcessorMixin):
         raise ModelNotFound(
@@ -278,20 +269,6 @@ def _load_processor(source: str, hub: dict[str, Any]) -> ProcessorMixin:
             "`processor.save_pretrained`, or give it as `processor=`."
         )
     return processor
-
-
-def _first_line(error: Exception) -> str:
-    """Its first line, up to where `transformers` guesses what might be wrong."""
-    lines = str(error).strip().splitlines()
-    line = lines[0] if lines else type(error).__name__
-    return re.split(r"(?<=\S)\.? If you were trying", line)[0].rstrip(".")
-
-
-def _advice(source: str, error: Exception) -> str:
-    if not Path(source).is_dir():
-        return ". Check the name and the network, or give a folder that `save_pretrained` has written."
-    broken = isinstance(error, (OSError, SafetensorError))
-    return ". Save the model there again, or give another folder." if broken else "."
 
 
 def _device(name: str) -> torch.device:

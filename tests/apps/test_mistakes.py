@@ -24,6 +24,9 @@ def desk(bench: Path) -> Path:
     shutil.copytree(bench / "tiny-llava", bench / "no-processor")
     for name in PROCESSOR_FILES:
         (bench / "no-processor" / name).unlink()
+    shutil.copytree(bench / "tiny-llava", bench / "cut-off")
+    weights = bench / "cut-off" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
     (bench / "empty").mkdir()
     (bench / "letters").mkdir()
     (bench / "letters" / "dear.txt").write_text("Dear")
@@ -59,6 +62,9 @@ def refused(ended: Ended, words: str) -> None:
         ("birds", "birds", "birds has no config.json: give a folder that `save_pretrained` has written"),
         ("text-only", "birds", "text-only is a 'llama' model, which does not take an image and text"),
         ("no-processor", "birds", "no-processor has a model but no processor"),
+        ("notes.txt", "birds", "notes.txt is a file: give a folder that `save_pretrained` has written"),
+        ("tiny-lava", "birds", "There is no folder tiny-lava that `save_pretrained` has written; did you mean"),
+        ("cut-off", "birds", "cut-off cannot be loaded: "),
     ],
 )
 def test_no_such_model_or_images(fgdiag: Fgdiag, desk: Path, model: str, images: str, words: str):
@@ -195,3 +201,9 @@ def test_images_or_weights_that_are_no_longer_there(fgdiag: Fgdiag, bench: Path,
     model, _ = tiny.llava(layer=-1)
     model.save_pretrained(tmp_path / "model")
     refused(fgdiag("answer", str(run)), "are not those the run ")
+
+
+def test_a_wrong_encoder_leaves_nothing_behind(fgdiag: Fgdiag, desk: Path):
+    typed = ("train-projector", "birds", "--llm", "text-only", "-o", "joined")
+    refused(fgdiag(*typed, "--encoder", "birds"), "birds cannot be loaded: ")
+    assert not (desk / "joined" / "training" / "plan.json").exists()

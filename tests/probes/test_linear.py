@@ -117,3 +117,13 @@ def test_a_class_missing_from_a_fold_leaves_the_score_finite() -> None:
     folds[y == 2] = 0
     probe = fit_probe(X, y, folds=folds)
     assert max(probe.cv_bits) < 2 * np.log2(6)
+
+
+def test_separable_classes_and_a_weak_penalty_stay_finite() -> None:
+    """Where rounding leaves no curvature to learn from, L-BFGS must not divide by it."""
+    for seed in range(10):
+        rng, y = np.random.default_rng(seed), np.repeat(np.arange(3), 12)
+        X = 0.2 * rng.normal(size=(36, 768)) + rng.normal(size=(3, 768))[y]
+        probe = fit_probe(X, y, folds=np.tile(np.arange(3), 12))
+        assert np.isfinite(probe.gradient_norm)
+        assert np.mean(probe.predict(X) == y) == 1.0

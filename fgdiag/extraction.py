@@ -365,6 +365,7 @@ def _made_of(vlm: "VLM") -> dict[str, Any]:
         "image_tokens": vlm.anatomy.image_tokens,
         "parts": {part: asdict(size) for part, size in vlm.anatomy.parts.items()},
         "causal": _is_causal(vlm),
+        "class_token_fed": vlm.anatomy.site("vision").class_path is None,
         "versions": {
             "fgdiag": version("fgdiag"),
             "torch": torch.__version__,

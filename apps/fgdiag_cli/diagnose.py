@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEMO_RUN = Path("runs/demo")
 DEMO_IMAGES = Path("runs/demo-fieldguide")
-DEMO_GUIDE = {"per_class": 16, "test_per_class": 8, "seed": 2026}
+DEMO_GUIDE = {"per_class": 14, "test_per_class": 6, "seed": 2026}
 """Enough birds for intervals that say something, few enough for some minutes on two cores."""
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 from fgdiag_probes import confused_pairs, loss_budget, probe_layers
+from fgdiag_probes.linear import fits_in_words
 from fgdiag_probes.style import LEVEL_WORDS, percent
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -189,15 +190,7 @@ def _controls(curves: "LayerCurves", budget: "LossBudget") -> list[tuple[str, st
                     f"{percent(row['chance'])}).",
                 )
             )
-    table = curves.table
-    unsolved, at_edge = np.sum(~table["converged"].to_numpy(bool)), np.sum(table["at_edge"].to_numpy(bool))
-    lines.append(
-        (
-            "Fits",
-            f"{len(table)} probes; {unsolved or 'none'} did not converge, {at_edge or 'none'} chose the "
-            "weakest or the strongest penalty on offer.",
-        )
-    )
+    lines.append(("Fits", fits_in_words(curves.table)))
     return lines
 
 

@@ -92,7 +92,8 @@ def loss_budget(run: Run, *, seed: int = 0) -> LossBudget:
         pixels = depth_at(curves, level, "pixels", ["pixels"])
         depths.append(_scores([pixels, *chain] if pixels else chain, labels, level, asked, seed))
     drop_table, depth_table = pd.concat(drops, ignore_index=True), pd.concat(depths, ignore_index=True)
-    verdict = judge(drop_table, depth_table, curves, answered=answers is not None)
+    fed = bool(run.manifest.get("class_token_fed", True))
+    verdict = judge(drop_table, depth_table, curves, answered=answers is not None, class_token_fed=fed)
     budget = LossBudget(drop_table, depth_table, verdict)
     run.write_json("verdict", budget.json())
     return budget

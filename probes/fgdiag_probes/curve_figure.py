@@ -44,7 +44,8 @@ def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list
     colour = READOUT_COLOURS.get(readout, GREY)
     x = [sites.index(site) for site in points["site"]]
     low, high = 100 * points["low"], 100 * points["high"]
-    if readout != "pre":
+    alone = len(x) == 1
+    if readout != "pre" and not alone:
         figure.add_scatter(
             x=[*x, *x[::-1]],
             y=[*high, *low[::-1]],
@@ -62,7 +63,10 @@ def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list
         mode="lines+markers",
         name=READOUT_WORDS.get(readout, readout),
         line={"color": colour, "width": 2, "dash": "dot" if readout == "pre" else "solid"},
-        marker={"size": 5},
+        marker={"size": 8 if alone else 5},
+        error_y={"array": high - 100 * points["accuracy"], "arrayminus": 100 * points["accuracy"] - low}
+        if alone
+        else None,
         legendgroup=readout,
         customdata=np.column_stack([points["site"], low, high]),
         hovertemplate="%{y:.1f} % (%{customdata[1]:.0f} to %{customdata[2]:.0f})",

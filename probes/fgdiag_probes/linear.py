@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -228,3 +229,16 @@ def _seen_by_its_fold(codes: Tensor, held_out: Tensor, classes: int) -> Tensor:
         counts[fold] = torch.bincount(codes[~rows], minlength=classes)
     fold_of_row = held_out.int().argmax(0)
     return counts[fold_of_row, codes] > 0
+
+
+def fits_in_words(table: pd.DataFrame) -> str:
+    """How the fits of a table of scores went: `penalty`, `at_edge`, `converged`, a row a probe."""
+    at_edge, penalty = table["at_edge"].to_numpy(bool), table["penalty"].to_numpy()
+    strongest = int((at_edge & (penalty == max(PENALTIES))).sum())
+    weakest = int(at_edge.sum()) - strongest
+    unsolved = int((~table["converged"].to_numpy(bool)).sum())
+    return (
+        f"{len(table)} probes; {unsolved or 'none'} did not converge, {weakest or 'none'} chose the weakest "
+        f"penalty on offer and might do better with a weaker one, {strongest or 'none'} the strongest, as is right "
+        "where there is nothing to read."
+    )

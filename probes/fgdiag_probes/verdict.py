@@ -7,6 +7,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from fgdiag_probes.curves import LayerCurves
+from fgdiag_probes.labels import Level
+from fgdiag_probes.linear import fits_in_words
 from fgdiag_probes.style import percent
 
 Stage = Literal["vision encoder", "projector", "language model", "answer", "none"]
@@ -18,6 +20,7 @@ HALFWAY = 0.5
 to perfect: where even pixels tell the classes apart, there is little to add."""
 
 NOT_TESTED = (
+    "a pooling that is learnt: detail in single tokens that their mean hides counts as lost here",
     "a non-linear reader: detail that only a non-linear probe can read counts as lost here",
     "selectivity: control tasks with random labels, which show how much a probe learns by heart",
     "use: whether the model relies on what a probe reads, which only an intervention shows",
@@ -62,7 +65,14 @@ class Verdict:
         }
 
 
-def judge(drops: pd.DataFrame, depths: pd.DataFrame, curves: LayerCurves, *, answered: bool) -> Verdict:
+def judge(
+    drops: pd.DataFrame,
+    depths: pd.DataFrame,
+    curves: LayerCurves,
+    *,
+    answered: bool,
+    class_token_fed: bool = True,
+) -> Verdict:
     """Name the stage with the largest significant drop at the finest level that was not made good later.
 
     The vision encoder is named where it never made the classes readable: its probe is not significantly above
@@ -76,6 +86,8 @@ def judge(drops: pd.DataFrame, depths: pd.DataFrame, curves: LayerCurves, *, ans
         What they were made from.
     answered
         Whether the model's answers are the last depth.
+    class_token_fed
+        Whether the projector is fed the class token, where the encoder has one.
     """
     level = curves.labels.levels[0]
     at = {(row["level"], row["depth"]): row for row in _rows(depths)}
@@ -88,7 +100,10 @@ def judge(drops: pd.DataFrame, depths: pd.DataFrame, curves: LayerCurves, *, ans
         stage, sentence = "vision encoder", _blind(vision, at.get((level, "pixels")))
     elif losses:
         largest = max(losses, key=lambda row: row["drop"])
-        stage, sentence = largest["stage"], _lost(largest, at) + _kind(largest, _rows(drops), at)
+        aside = (
+            _patches(curves, level, class_token_fed) if at[level, largest["from"]]["readout"] == "cls" else ""
+        )
+        stage, sentence = largest["stage"], _lost(largest, at, aside) + _kind(largest, _rows(drops), at)
     else:
         chain = [row for row in _rows(depths) if row["level"] == level and row["depth"] != "pixels"]
         stage, sentence = "none", _nothing_lost(chain)
@@ -125,11 +140,19 @@ def _blind(vision: Row, pixels: Row | None) -> str:
     )
 
 
-def _lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
+def _patches(curves: LayerCurves, level: Level, class_token_fed: bool) -> str:
+    """What is to be known where the class token speaks for the encoder: its patches may say less."""
+    patches = percent(curves.row(level, ("vision", "image"))["accuracy"])
+    if class_token_fed:
+        return f" (the mean of its patches: {patches})"
+    return f", which this model does not feed to its projector (the mean of the patches that it feeds: {patches}),"
+
+
+def _lost(drop: Row, at: Mapping[tuple[str, str], Row], aside: str) -> str:
     before, after = at[drop["level"], drop["from"]], at[drop["level"], drop["to"]]
     readable = (
         f"{_among(drop['level'])}a linear probe names {percent(before['accuracy'])} of test images right "
-        f"{_where(before)}"
+        f"{_where(before)}{aside}"
     )
     fall = f"(a drop of {drop['drop']:.0f} points, 95 % interval {drop['low']:.0f} to {drop['high']:.0f})"
     if drop["stage"] == "answer":
@@ -144,6 +167,8 @@ def _lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
 
 
 def _where(depth: Row) -> str:
+    if depth["depth"] == "vision" and depth["readout"] == "cls":
+        return "in the class token of the vision encoder"
     return {
         "vision": "at the output of the vision encoder",
         "projector": "at the projector",
@@ -192,11 +217,7 @@ def _numbers(drops: pd.DataFrame, depths: pd.DataFrame, curves: LayerCurves) -> 
         lines += [_depth_line(row) for row in _rows(depths) if row["level"] == level]
         lines += [_drop_line(row) for row in _rows(drops) if row["level"] == level]
     lines.append(f"control: {curves.control.sentence}")
-    fits = _rows(curves.table)
-    if at_edge := sum(bool(fit["at_edge"]) for fit in fits):
-        lines.append(f"{at_edge} of {len(fits)} probes chose the strongest or weakest penalty of the grid")
-    if unsolved := sum(not fit["converged"] for fit in fits):
-        lines.append(f"{unsolved} of {len(fits)} probes did not converge")
+    lines.append(f"fits: {fits_in_words(curves.table)}")
     return tuple(lines)
 
 

@@ -63,7 +63,11 @@ def refused(ended: Ended, words: str) -> None:
         ("text-only", "birds", "text-only is a 'llama' model, which does not take an image and text"),
         ("no-processor", "birds", "no-processor has a model but no processor"),
         ("notes.txt", "birds", "notes.txt is a file: give a folder that `save_pretrained` has written"),
-        ("tiny-lava", "birds", "There is no folder tiny-lava that `save_pretrained` has written; did you mean"),
+        (
+            "tiny-lava",
+            "birds",
+            "There is no folder tiny-lava that `save_pretrained` has written; did you mean",
+        ),
         ("cut-off", "birds", "cut-off cannot be loaded: "),
     ],
 )

@@ -1,6 +1,7 @@
 """The demo VLM itself, with its real weights: an ordinary `transformers` model that knows its birds."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def birds() -> list[Image.Image]:
 
 
 def test_the_folder_is_an_ordinary_vlm(birds: list[Image.Image], tmp_path: Path):
-    model = AutoModelForImageTextToText.from_pretrained(demo_folder(), dtype=torch.float32)
+    model: Any = AutoModelForImageTextToText.from_pretrained(demo_folder(), dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(demo_folder())
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": FINE_QUESTION}]}
     prompt = processor.apply_chat_template([turn], add_generation_prompt=True)
@@ -67,7 +68,7 @@ def test_every_site_is_what_the_model_computes(demo: VLM, birds: list[Image.Imag
 
 def test_it_knows_birds_it_has_never_seen(demo: VLM, birds: list[Image.Image]):
     """40 drawings: by luck 1 species and 5 genera are right."""
-    species, genera = [one.name for one in SPECIES], list(GENERA)
+    species, genera = [one.name for one in SPECIES], [str(genus) for genus in GENERA]
     fine = name_likelihood(demo, birds, species, FINE_QUESTION).argmax(1)
     coarse = name_likelihood(demo, birds, genera, COARSE_QUESTION).argmax(1)
     assert np.sum(fine == np.arange(len(SPECIES))) > 8

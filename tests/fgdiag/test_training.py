@@ -74,6 +74,15 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     return open_images(folder)
 
 
+def embeddings(model: Any) -> torch.Tensor:
+    return model.get_input_embeddings().weight
+
+
+def image_embeddings(model: Any, inputs: Any) -> torch.Tensor:
+    """(tokens, width) as the LLM is given them."""
+    return model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output.flatten(0, -2)
+
+
 def test_the_parts_keep_their_weights_and_the_joint_is_what_it_says(encoder: Path, llm: Path):
     from transformers import AutoModel, AutoModelForCausalLM
 
@@ -83,22 +92,22 @@ def test_the_parts_keep_their_weights_and_the_joint_is_what_it_says(encoder: Pat
     tower, words = AutoModel.from_pretrained(encoder), AutoModelForCausalLM.from_pretrained(llm)
     for name, weight in tower.state_dict().items():
         torch.testing.assert_close(model.model.vision_tower.state_dict()[name], weight)
-    rows = words.get_input_embeddings().weight
-    torch.testing.assert_close(model.get_input_embeddings().weight[: len(rows)], rows)
+    rows = embeddings(words)
+    torch.testing.assert_close(embeddings(model)[: len(rows)], rows)
     inputs = vlm.inputs([tiny.noise(150, 130)], vlm.chat("What?"))
     with torch.no_grad():
         patches = tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-1][:, 1:]
         expected = model.model.multi_modal_projector(patches)
-        found = model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output
-    torch.testing.assert_close(found.reshape(-1, tiny.TEXT_WIDTH), expected.reshape(-1, tiny.TEXT_WIDTH))
+        found = image_embeddings(model, inputs)
+    torch.testing.assert_close(found, expected.reshape(-1, tiny.TEXT_WIDTH))
 
 
 def test_image_tokens_enter_as_long_as_word_embeddings_are(encoder: Path, llm: Path):
     model, processor = assemble(encoder, llm)
     vlm = open_vlm(model, processor=processor)
     with torch.no_grad():
-        seen = model.get_image_features(**vlm.inputs([tiny.noise(99, 99)], vlm.chat("?")).data).pooler_output
-    ratio = seen.square().mean().sqrt() / model.get_input_embeddings().weight.square().mean().sqrt()
+        seen = image_embeddings(model, vlm.inputs([tiny.noise(99, 99)], vlm.chat("?")))
+    ratio = seen.square().mean().sqrt() / embeddings(model).square().mean().sqrt()
     assert 0.1 < ratio < 3
 
 
@@ -123,7 +132,7 @@ def surprise(vlm: VLM, images: ImageSet) -> float:
     """Bits by which the true names of the test images surprise the model, of the three names."""
     names = sorted(images.table["fine"].unique())
     rows = np.flatnonzero(images.table["split"] == "test")
-    scores = name_likelihood(vlm, [images.open(row) for row in rows], names, FINE_QUESTION)
+    scores = name_likelihood(vlm, [images.open(int(row)) for row in rows], names, FINE_QUESTION)
     true = [names.index(fine) for fine in images.table["fine"].iloc[rows]]
     own = scores[np.arange(len(rows)), true]
     return float(np.mean(np.logaddexp.reduce(scores, axis=1) - own) / np.log(2))

@@ -14,12 +14,15 @@ from tests.fgdiag import tiny
 
 NAMES = ["Oat", "Oat Milk", "Oat Milk Bar", "Rye", "Rice", "Granny Smith", "Granny Apple", "Z"]
 QUESTION = "What exactly is this?"
-EXACT = {"atol": 2e-4, "rtol": 1e-4}
 
 
 def opened(built: tiny.Built) -> VLM:
     model, processor = built
     return open_vlm(model, processor=processor)
+
+
+def close(found: np.ndarray, expected: np.ndarray | float) -> None:
+    np.testing.assert_allclose(found, expected, atol=2e-4, rtol=1e-4)
 
 
 def by_hand(vlm: VLM, names: list[str]) -> np.ndarray:
@@ -72,7 +75,7 @@ def exactly(starts: np.ndarray) -> np.ndarray:
 def test_it_is_what_one_pass_for_each_name_gives(build: Callable[[], tiny.Built]):
     vlm = opened(build())
     found = name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION, batch_size=2)
-    np.testing.assert_allclose(found, exactly(by_hand(vlm, NAMES)), **EXACT)
+    close(found, exactly(by_hand(vlm, NAMES)))
 
 
 def test_prefix_attention_reads_names_causally():
@@ -80,14 +83,14 @@ def test_prefix_attention_reads_names_causally():
     vlm = opened(tiny.paligemma())
     found = name_likelihood(vlm, tiny.unequal_images(), ["Rye", "Rice"], QUESTION)
     alone = name_likelihood(vlm, tiny.unequal_images(), ["Rye"], QUESTION)
-    np.testing.assert_allclose(found[:, :1], alone, **EXACT)
+    close(found[:, :1], alone)
     prompt = vlm.chat(QUESTION)
     inputs = vlm.inputs(tiny.unequal_images()[:1], prompt)
     first = answer_ids(vlm, prompt, "Rye")[0]
     with torch.no_grad():
         expected = vlm.model(**inputs).logits[0, -1].log_softmax(-1)[first]
     one_token = name_likelihood(vlm, tiny.unequal_images()[:1], ["R", "Z"], QUESTION)
-    np.testing.assert_allclose(one_token[0, 0], float(expected), **EXACT)
+    close(one_token[0, 0], float(expected))
 
 
 def test_an_encoder_decoder_says_names_with_its_decoder():
@@ -109,11 +112,11 @@ def test_small_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     vlm = opened(tiny.llava())
     roomy = name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION)
     monkeypatch.setattr(likelihood, "BYTES_AT_ONCE", 1)
-    np.testing.assert_allclose(name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION), roomy, **EXACT)
+    close(name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION), roomy)
 
 
 def test_a_model_whose_cache_is_wrong_is_run_once_a_name(monkeypatch: pytest.MonkeyPatch):
     vlm = opened(tiny.llava())
     monkeypatch.setattr(likelihood, "_score_by_cache", lambda *_: np.zeros((1, 1)))
     found = name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION)
-    np.testing.assert_allclose(found, exactly(by_hand(vlm, NAMES)), **EXACT)
+    close(found, exactly(by_hand(vlm, NAMES)))

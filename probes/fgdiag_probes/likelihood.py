@@ -25,7 +25,7 @@ ROWS_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 29
 """Of repeated cache and of logits, each; rows run at once are cut to fit."""
 ROUNDING = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
-"""Nats by which the cached score of a name may differ from that of a whole forward pass."""
+"""Nats by which the cached score of a name may differ from that of a whole forward pass, for each 10 nats of it."""
 
 
 @torch.inference_mode()
@@ -90,8 +90,8 @@ def _way_of_scoring(vlm: "VLM", picture: "Image", prompt: str, ids: Sequence[tup
         cached = _score_by_cache(vlm, [picture], prompt, longest)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         return _score_by_whole_passes
-    agrees = abs(cached - whole).max() < ROUNDING.get(vlm.dtype, ROUNDING[torch.bfloat16])
-    return _score_by_cache if agrees else _score_by_whole_passes
+    allowed = ROUNDING.get(vlm.dtype, ROUNDING[torch.bfloat16]) * (1 + abs(whole) / 10)
+    return _score_by_cache if (abs(cached - whole) < allowed).all() else _score_by_whole_passes
 
 
 # --- one pass for the prompt, and the names behind its cache --------------------------------------------------------

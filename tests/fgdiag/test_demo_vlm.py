@@ -66,8 +66,9 @@ def test_every_site_is_what_the_model_computes(demo: VLM, birds: list[Image.Imag
     torch.testing.assert_close(kept["llm.norm", "last"], states[-1][:, -1], atol=1e-3, rtol=1e-4)
 
 
-def test_it_knows_birds_it_has_never_seen(demo: VLM, birds: list[Image.Image]):
+def test_it_knows_birds_it_has_never_seen(birds: list[Image.Image]):
     """40 drawings: by luck 1 species and 5 genera are right."""
+    demo = open_vlm("demo")
     species, genera = [one.name for one in SPECIES], [str(genus) for genus in GENERA]
     fine = name_likelihood(demo, birds, species, FINE_QUESTION).argmax(1)
     coarse = name_likelihood(demo, birds, genera, COARSE_QUESTION).argmax(1)
@@ -80,5 +81,5 @@ def test_bfloat16_says_the_same(demo: VLM, birds: list[Image.Image]):
     species = [one.name for one in SPECIES]
     exact = name_likelihood(demo, birds[:8], species, FINE_QUESTION)
     rounded = name_likelihood(half, birds[:8], species, FINE_QUESTION)
-    assert np.abs(exact - rounded).max() < 1.0
+    assert (np.abs(exact - rounded) < 0.3 * (1 + np.abs(exact) / 10)).all()
     assert np.mean(exact.argmax(1) == rounded.argmax(1)) >= 0.75

@@ -81,5 +81,5 @@ def test_bfloat16_says_the_same(demo: VLM, birds: list[Image.Image]):
     species = [one.name for one in SPECIES]
     exact = name_likelihood(demo, birds[:8], species, FINE_QUESTION)
     rounded = name_likelihood(half, birds[:8], species, FINE_QUESTION)
-    assert (np.abs(exact - rounded) < 0.3 * (1 + np.abs(exact) / 10)).all()
+    assert np.abs(exact - rounded)[exact > -6].max() < 0.5
     assert np.mean(exact.argmax(1) == rounded.argmax(1)) >= 0.75

@@ -20,14 +20,14 @@ _PLAIN_PROMPTS = {
 
 
 def spoken(label: str) -> str:
-    """Class name as a person says it.
+    """Class name as a person says it; the label itself where it has no word in it.
 
     Examples
     --------
     >>> spoken("Arla-Ecological-Milk")
     'Arla Ecological Milk'
     """
-    return " ".join(re.split(r"[-_/\s]+", label)).strip()
+    return " ".join(re.split(r"[-_/\s]+", label)).strip() or label
 
 
 def plain_prompt(model_type: str, question: str, image_token: str | None, *, image: bool) -> str:

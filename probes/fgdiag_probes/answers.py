@@ -34,14 +34,17 @@ class Answers:
     table: pd.DataFrame
 
     def accuracy(self) -> dict[str, float]:
-        """Share of test images named right, by level; fine|coarse counts images whose class has siblings."""
+        """Share of test images named right, by level; fine|coarse counts images whose class has siblings.
+
+        A level without such images is left out.
+        """
         column = {str(name): self.table[name].to_numpy() for name in self.table}
-        right = {"fine": _share(column["said_fine"] == column["fine"])}
+        right = {"fine": column["said_fine"] == column["fine"]}
         if "said_coarse" in column:
-            right["coarse"] = _share(column["said_coarse"] == column["coarse"])
+            right["coarse"] = column["said_coarse"] == column["coarse"]
             within = column["said_fine_within_coarse"] == column["fine"]
-            right["fine|coarse"] = _share(within[column["siblings"] > 1])
-        return right
+            right["fine|coarse"] = within[column["siblings"] > 1]
+        return {level: float(hits.mean()) for level, hits in right.items() if len(hits)}
 
     def frame(self) -> pd.DataFrame:
         """One row a level: `level`, `accuracy` in [0, 1]."""
@@ -99,10 +102,6 @@ def _ask(
         _record(part, "fine_within_coarse", np.where(siblings, fine, -np.inf), names["fine"])
         part["siblings"] = siblings.sum(1)
     return part
-
-
-def _share(right: np.ndarray) -> float:
-    return float(right.mean()) if len(right) else float("nan")
 
 
 def _record(part: pd.DataFrame, what: str, scores: np.ndarray, names: np.ndarray) -> None:

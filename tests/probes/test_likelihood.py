@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from fgdiag_probes import likelihood
+from fgdiag_probes import Answers, likelihood
 from fgdiag_probes.likelihood import answer_ids, name_likelihood
 
-from fgdiag.prompts import with_answer
+from fgdiag.prompts import spoken, with_answer
 from fgdiag.vlm import VLM, open_vlm
 from tests.fgdiag import tiny
 
@@ -120,3 +121,15 @@ def test_a_model_whose_cache_is_wrong_is_run_once_a_name(monkeypatch: pytest.Mon
     monkeypatch.setattr(likelihood, "_score_by_cache", lambda *_: np.zeros((1, 1)))
     found = name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION)
     close(found, exactly(by_hand(vlm, NAMES)))
+
+
+def test_a_label_without_a_word_is_said_as_it_is_written():
+    """An empty name would have the likelihood 1, and win every time."""
+    assert spoken("---") == "---"
+    assert spoken("Granny-Smith") == "Granny Smith"
+
+
+def test_no_look_alikes_means_no_such_level():
+    table = pd.DataFrame({"fine": ["a"], "coarse": ["A"], "said_fine": ["a"], "said_coarse": ["A"]})
+    table["said_fine_within_coarse"], table["siblings"] = "a", 1
+    assert Answers(table).accuracy() == {"fine": 1.0, "coarse": 1.0}

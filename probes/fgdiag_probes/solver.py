@@ -1,23 +1,32 @@
-"""Many multinomial logistic regressions on the same rows, solved together in one batch of matrix products.
+"""Many multinomial logistic regressions on the same rows, solved together, every step two matrix products.
 
-The problems share the design matrix and differ in which rows they may see (cross-validation folds). The
-method is L-BFGS (Liu & Nocedal 1989) with the diagonal of each class's own Fisher information,
-`sum_i w_i p_ik (1 - p_ik) z_ij^2`, as preconditioner, renewed every few steps. In the eigenbasis of the Gram
-matrix that diagonal is close to the whole Hessian block, and unlike the constant bound of Boehning (1992) it
-follows the curvature as it fades where the classes become separable: 10 to 20 steps instead of 50 to 150.
+The problems share the design matrix and differ in which rows they may see (cross-validation folds, splits).
+The method is L-BFGS (Liu & Nocedal 1989) preconditioned with the Fisher information in the eigenbasis of its
+Kronecker factors (EKFAC, George et al. 2018): the design comes on its principal directions, the classes are
+turned onto the principal directions of their own curvature, where classes that are taken for each other no
+longer disturb each other, and there the diagonal of the Fisher information is nearly all of it. It is the mean
+over the problems, which see nearly the same rows, and renewed every few steps. Rows stand last in memory: so
+the matrix products reach the machine's peak whatever the number of classes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-MEMORY = 6
+MEMORY = 8
 """Pairs of steps and gradient changes that L-BFGS remembers."""
 RENEW_EVERY = 10
-"""Steps between two looks at the curvature; one look costs half a step."""
+"""Steps between two looks at the curvature."""
 BIAS_PENALTY = 1e-8
 """Keeps the bias of a class that a fold never shows from running away; too small to be seen in the loss."""
+TRIES = 5
+"""Most lengths that are tried along one direction."""
+ONWARD = 0.8
+"""How far the next start goes on along the line of the last two solutions of a path. Going on halves the steps
+from one penalty to the next a decade weaker; all the way (1.0) overshoots where the path bends."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Solution:
     Attributes
     ----------
     weights
-        (problems, width, classes) float32; the last row of width is the bias.
+        (problems, classes, width) float32; the last column of width is the bias.
     gap
         (problems,) estimated distance to the optimum as a share of the objective.
     gradient_norm
@@ -37,37 +46,6 @@ class Solution:
     weights: Tensor
     gap: Tensor
     gradient_norm: Tensor
-
-
-class _Problems:
-    """Of each problem: weighted mean cross-entropy plus `penalty / 2 * ||W||^2`, the bias unpenalised."""
-
-    def __init__(self, design: Tensor, codes: Tensor, row_weights: Tensor, penalty: float):
-        self.design, self.codes, self.row_weights = design, codes, row_weights
-        self.ridge = torch.full((design.shape[1], 1), penalty, dtype=design.dtype, device=design.device)
-        self.ridge[-1] = BIAS_PENALTY
-
-    def keep(self, which: Tensor) -> None:
-        self.row_weights = self.row_weights[which]
-
-    def of_truth(self, values: Tensor) -> Tensor:
-        """(problems, rows): the value of each row's own class."""
-        return values.gather(2, self.codes.view(1, -1, 1).expand(len(values), -1, 1)).squeeze(2)
-
-    def value(self, weights: Tensor, probabilities: Tensor) -> Tensor:
-        surprise = -self.of_truth(probabilities).clamp_min(1e-30).log()
-        return (surprise * self.row_weights).sum(1) + 0.5 * _dot(self.ridge * weights, weights)
-
-    def gradient(self, weights: Tensor, probabilities: Tensor) -> Tensor:
-        """Consumes `probabilities`."""
-        residual = probabilities
-        residual[:, torch.arange(len(self.codes), device=self.codes.device), self.codes] -= 1.0
-        residual *= self.row_weights.unsqueeze(2)
-        return torch.addcmul(self.design.T @ residual, self.ridge, weights)
-
-    def curvature(self, squared_design: Tensor, probabilities: Tensor) -> Tensor:
-        spread = probabilities * (1.0 - probabilities) * self.row_weights.unsqueeze(2)
-        return squared_design.T @ spread + self.ridge
 
 
 def minimise(
@@ -82,6 +60,8 @@ def minimise(
 ) -> Solution:
     """Solve every problem to a relative `tolerance` of its objective.
 
+    Of each problem: weighted mean cross-entropy plus `penalty / 2 * ||W||^2`, the bias unpenalised.
+
     Parameters
     ----------
     design
@@ -93,53 +73,172 @@ def minimise(
     penalty
         L2 penalty on all weights but the bias.
     start
-        (problems, width, classes), such as the solution at a neighbouring penalty.
+        (problems, classes, width), such as the solution at a neighbouring penalty.
     tolerance
         A problem is left alone once the expected fall of its objective is below this share of it.
     max_steps
         Steps after which what is not solved is returned as it is; see `Solution.gap`.
     """
-    problems = _Problems(design, codes, row_weights, penalty)
-    squared = design.square()
-    solved = Solution(start.clone(), start.new_zeros(len(start)), start.new_zeros(len(start)))
+    problems = _Problems.of(design, codes, row_weights)
+    return _minimise(problems.at(penalty), start, tolerance, max_steps)
+
+
+def follow(
+    design: Tensor,
+    codes: Tensor,
+    row_weights: Tensor,
+    penalties: Iterable[float],
+    classes: int,
+    *,
+    tolerance: float,
+    max_steps: int = 200,
+) -> Iterator[Solution]:
+    """Solve at one penalty after the other, best from strong to weak by even factors; solved as asked for.
+
+    The first start is zero, and each later one lies ahead on the line through the last two solutions. Arguments
+    as of `minimise`; `classes` is how many `codes` may name.
+    """
+    problems = _Problems.of(design, codes, row_weights)
+    start = design.new_zeros(len(row_weights), classes, design.shape[1])
+    before: Tensor | None = None
+    for penalty in penalties:
+        solution = _minimise(problems.at(penalty), start, tolerance, max_steps)
+        here = solution.weights
+        start = here if before is None else here + ONWARD * (here - before)
+        before = here
+        yield solution
+
+
+def _minimise(problems: "_Problems", start: Tensor, tolerance: float, max_steps: int) -> Solution:
+    solved = Solution(torch.empty_like(start), start.new_empty(len(start)), start.new_empty(len(start)))
     running = torch.arange(len(start), device=start.device)
-    history: list[tuple[Tensor, Tensor, Tensor]] = []
+    history: list[_Pair] = []
 
     weights = start
-    logits = design @ weights
-    probabilities = logits.softmax(2)
+    logits = problems.logits(weights)
+    probabilities = logits.softmax(1)
+    curvature = _Curvature.of(problems, probabilities)
     value = problems.value(weights, probabilities)
-    scale = problems.curvature(squared, probabilities).reciprocal()
     gradient = problems.gradient(weights, probabilities)
     for step in range(max_steps + 1):
-        direction = _direction(gradient, history, scale)
+        direction = _direction(gradient, history, curvature)
         gap = -0.5 * _dot(gradient, direction) / value
         done = (gap < tolerance) | (step == max_steps)
         if done.any():
             solved.weights[running[done]] = weights[done]
             solved.gap[running[done]] = gap[done]
-            solved.gradient_norm[running[done]] = gradient[done].flatten(1).norm(dim=1)
+            solved.gradient_norm[running[done]] = _dot(gradient[done], gradient[done]).sqrt()
             left = ~done
             if not left.any():
                 break
-            problems.keep(left)
-            history = [(s[left], y[left], r[left]) for s, y, r in history]
-            running, weights, logits, gradient, scale, direction = (
-                tensor[left] for tensor in (running, weights, logits, gradient, scale, direction)
+            problems = problems.keep(left)
+            history = [pair.keep(left) for pair in history]
+            running, weights, logits, gradient, direction = (
+                tensor[left] for tensor in (running, weights, logits, gradient, direction)
             )
         moved, logits, probabilities = _line_search(problems, weights, logits, gradient, direction)
         weights = weights + moved
         value = problems.value(weights, probabilities)
         if step % RENEW_EVERY == RENEW_EVERY - 1:
-            scale = problems.curvature(squared, probabilities).reciprocal()
+            curvature = _Curvature.of(problems, probabilities)
         before, gradient = gradient, problems.gradient(weights, probabilities)
-        change = gradient - before
-        history.append((moved, change, _inverse(_dot(moved, change))))
+        history.append(_Pair.of(moved, gradient - before))
         del history[:-MEMORY]
     return solved
 
 
+@dataclass(frozen=True)
+class _Problems:
+    """The batch. Weights are (problems, classes, width), logits and probabilities (problems, classes, rows)."""
+
+    design: Tensor
+    transposed: Tensor
+    squared: Tensor
+    codes: Tensor
+    """(1, 1, rows)."""
+    row_weights: Tensor
+    """(problems, 1, rows)."""
+    ridge: Tensor
+    """(width,) the penalty on each column of the weights."""
+
+    @classmethod
+    def of(cls, design: Tensor, codes: Tensor, row_weights: Tensor) -> Self:
+        ridge = design.new_full((design.shape[1],), BIAS_PENALTY)
+        codes, row_weights = codes.view(1, 1, -1), row_weights.unsqueeze(1)
+        return cls(design, design.T.contiguous(), design.square(), codes, row_weights, ridge)
+
+    def at(self, penalty: float) -> Self:
+        ridge = torch.full_like(self.ridge, penalty)
+        ridge[-1] = BIAS_PENALTY
+        return replace(self, ridge=ridge)
+
+    def keep(self, which: Tensor) -> Self:
+        return replace(self, row_weights=self.row_weights[which])
+
+    def logits(self, weights: Tensor) -> Tensor:
+        return (weights.flatten(0, 1) @ self.transposed).unflatten(0, weights.shape[:2])
+
+    def of_truth(self, values: Tensor) -> Tensor:
+        """(problems, 1, rows): the value of each row's own class."""
+        return values.gather(1, self.codes.expand(len(values), -1, -1))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(problems,): weighted mean over rows of (problems, 1, rows)."""
+        return torch.linalg.vecdot(values, self.row_weights)[:, 0]
+
+    def value(self, weights: Tensor, probabilities: Tensor) -> Tensor:
+        surprise = -self.of_truth(probabilities).clamp_min(1e-30).log()
+        return self.mean(surprise) + 0.5 * _dot(self.ridge * weights, weights)
+
+    def gradient(self, weights: Tensor, probabilities: Tensor) -> Tensor:
+        """Consumes `probabilities`."""
+        residual = probabilities.mul_(self.row_weights)
+        residual.scatter_add_(1, self.codes.expand(len(weights), -1, -1), -self.row_weights)
+        slope = (residual.flatten(0, 1) @ self.design).unflatten(0, weights.shape[:2])
+        return slope.addcmul_(self.ridge, weights)
+
+
+@dataclass(frozen=True)
+class _Curvature:
+    """Mean Fisher information of the problems: nearly diagonal once the classes are turned."""
+
+    turn: Tensor
+    """(classes, classes), orthonormal rows."""
+    inverse: Tensor
+    """(classes, width), one over the diagonal."""
+
+    @classmethod
+    def of(cls, problems: _Problems, probabilities: Tensor) -> Self:
+        weighted = probabilities * problems.row_weights
+        shared = (weighted @ probabilities.mT).mean(0)
+        between = weighted.sum(2).mean(0).diag() - shared
+        turn = torch.linalg.eigh(between.double())[1].to(weighted.dtype).T.contiguous()
+        spread = turn.square() @ probabilities - (turn @ probabilities).square()
+        spread = (spread * problems.row_weights).mean(0).clamp_min(0.0)
+        return cls(turn, torch.addmm(problems.ridge, spread, problems.squared).reciprocal())
+
+    def precondition(self, gradient: Tensor) -> Tensor:
+        return self.turn.T @ (self.turn @ gradient * self.inverse)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A step, the change of the gradient along it, and one over their product."""
+
+    moved: Tensor
+    change: Tensor
+    inverse: Tensor
+
+    @classmethod
+    def of(cls, moved: Tensor, change: Tensor) -> Self:
+        return cls(moved, change, _inverse(_dot(moved, change)))
+
+    def keep(self, which: Tensor) -> Self:
+        return type(self)(self.moved[which], self.change[which], self.inverse[which])
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """(problems,) inner products."""
     return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
 
 
@@ -148,50 +247,50 @@ def _inverse(curved: Tensor) -> Tensor:
     return torch.where(curved > 1e-30, curved.reciprocal(), 0.0)
 
 
-def _direction(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]], scale: Tensor) -> Tensor:
-    """Two-loop recursion of L-BFGS around the diagonal `scale`."""
+def _direction(gradient: Tensor, history: list[_Pair], curvature: _Curvature) -> Tensor:
+    """Two-loop recursion of L-BFGS around the inverse of `curvature`."""
     direction = -gradient
     taken: list[Tensor] = []
-    for moved, change, inverse in reversed(history):
-        share = inverse * _dot(moved, direction)
-        direction = torch.addcmul(direction, change, share.view(-1, 1, 1), value=-1.0)
+    for pair in reversed(history):
+        share = pair.inverse * _dot(pair.moved, direction)
+        direction = torch.addcmul(direction, pair.change, share.view(-1, 1, 1), value=-1.0)
         taken.append(share)
-    direction = direction * scale
+    direction = curvature.precondition(direction)
     if history:
-        moved, change, inverse = history[-1]
-        fitting = _inverse(inverse * _dot(change, change * scale))
-        direction *= torch.where(inverse > 0, fitting, 1.0).view(-1, 1, 1)
-    for (moved, change, inverse), share in zip(history, reversed(taken), strict=True):
-        direction.addcmul_(moved, (share - inverse * _dot(change, direction)).view(-1, 1, 1))
+        last = history[-1]
+        fitting = _inverse(last.inverse * _dot(last.change, curvature.precondition(last.change)))
+        direction *= torch.where(last.inverse > 0, fitting, 1.0).view(-1, 1, 1)
+    for pair, share in zip(history, reversed(taken), strict=True):
+        share = share - pair.inverse * _dot(pair.change, direction)
+        direction.addcmul_(pair.moved, share.view(-1, 1, 1))
     return direction
 
 
 def _line_search(
-    problems: _Problems, weights: Tensor, logits: Tensor, gradient: Tensor, direction: Tensor, tries: int = 5
+    problems: _Problems, weights: Tensor, logits: Tensor, gradient: Tensor, direction: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Go along `direction` until the slope has at least halved; nearly always the first try, a full step.
 
     Logits are linear in the step, so another try costs a softmax and no matrix product. Returns what was
     added to the weights, and the logits and probabilities there.
     """
-    turn = problems.design @ direction
+    turn = problems.logits(direction)
     slope_start = _dot(gradient, direction)
-    slope_truth = (problems.of_truth(turn) * problems.row_weights).sum(1)
+    slope_truth = problems.mean(problems.of_truth(turn))
     slope_ridge = _dot(problems.ridge * weights, direction)
     bend_ridge = _dot(problems.ridge * direction, direction)
-    length, low, high = torch.ones_like(slope_start), torch.zeros_like(slope_start), None
-    for attempt in range(tries):
+    length, low = torch.ones_like(slope_start), torch.zeros_like(slope_start)
+    high = torch.full_like(length, torch.inf)
+    for attempt in range(TRIES):
         new_logits = torch.addcmul(logits, turn, length.view(-1, 1, 1))
-        probabilities = new_logits.softmax(2)
-        mean_turn = (probabilities * turn).sum(2)
-        slope = (mean_turn * problems.row_weights).sum(1) - slope_truth + slope_ridge + length * bend_ridge
-        if attempt == tries - 1 or bool((slope.abs() <= -0.5 * slope_start).all()):
+        probabilities = new_logits.softmax(1)
+        mean_turn = (probabilities * turn).sum(1, keepdim=True)
+        slope = problems.mean(mean_turn) - slope_truth + slope_ridge + length * bend_ridge
+        if attempt == TRIES - 1 or bool((slope.abs() <= -0.5 * slope_start).all()):
             break
-        variance = (probabilities * turn.square()).sum(2) - mean_turn.square()
-        bend = (variance * problems.row_weights).sum(1) + bend_ridge
-        low = torch.where(slope < 0, length, low)
-        high = torch.full_like(length, torch.inf) if high is None else high
-        high = torch.where(slope < 0, high, length)
+        variance = (probabilities * turn.square()).sum(1, keepdim=True) - mean_turn.square()
+        bend = problems.mean(variance) + bend_ridge
+        low, high = torch.where(slope < 0, length, low), torch.where(slope < 0, high, length)
         newton = length - slope / bend.clamp_min(1e-30)
         middle = torch.where(high.isinf(), 2.0 * length, 0.5 * (low + high))
         length = torch.where((newton > low) & (newton < high), newton, middle)

@@ -81,7 +81,7 @@ def drawn(seed: int) -> Site:
 
 def ours(site: Site) -> np.ndarray:
     """Logits of the test rows."""
-    return fit_probe(site.X, site.y, folds=site.folds).logits(site.X_test)
+    return fit_probe(site.X, site.y, folds=site.folds, penalties=PENALTIES).logits(site.X_test)
 
 
 def theirs(site: Site) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from fgdiag_probes.linear import Basis, fit_probe
+from fgdiag_probes.linear import PENALTIES, STRONGER, WEAKER, Basis, fit_probe
 from fgdiag_probes.solver import minimise
 from sklearn.linear_model import LogisticRegression
 
@@ -29,7 +29,8 @@ CASES = {
     "fewer rows than features": _drawn(80, 150, 5, apart=0.3),
     "separable": _drawn(200, 40, 4, apart=4.0),
     "two classes": _drawn(150, 12, 2, apart=0.6),
-    "no signal": _drawn(200, 30, 5, apart=0.0),
+    "no signal": _drawn(2000, 100, 10, apart=0.0),
+    "many classes": _drawn(1200, 60, 300, apart=1.0),
 }
 
 
@@ -46,13 +47,14 @@ def test_equals_scikit_learn(case: str, penalty: float) -> None:
         theirs = LogisticRegression(C=2 / (len(y) * penalty), tol=1e-8, max_iter=5000).fit(standard, y)
         coef, bias = np.vstack([-theirs.coef_, theirs.coef_]) / 2, np.r_[-1, 1] * theirs.intercept_ / 2
     expected = _loss(standard @ coef.T + bias, y, coef, penalty)
-    got = _loss(probe.logits(X).astype(float), y, probe.weights[:-1].numpy(), penalty)
+    got = _loss(probe.logits(X).astype(float), y, probe.weights[:, :-1].numpy(), penalty)
     assert got == pytest.approx(expected, rel=1e-4)
-    assert np.mean(probe.predict(X) == theirs.predict(standard)) > 0.99
+    assert np.mean(probe.predict(X) == theirs.predict(standard)) > 0.995
     assert probe.converged
 
 
-def test_held_out_logits_come_from_the_fold_that_did_not_see_the_row() -> None:
+def test_held_out_logits_come_from_the_fold_that_did_not_see_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fgdiag_probes.linear.TOLERANCE", 1e-6)
     X, y = CASES["ordinary"]
     folds = np.arange(len(y)) % 3
     probe = fit_probe(X, y, folds=folds, penalties=[0.1])
@@ -62,9 +64,9 @@ def test_held_out_logits_come_from_the_fold_that_did_not_see_the_row() -> None:
         torch.from_numpy(y),
         (seen / seen.sum()).unsqueeze(0),
         0.1,
-        torch.zeros(1, basis.design.shape[1], 6),
+        torch.zeros(1, 6, basis.design.shape[1]),
     )
-    expected = (basis.design @ alone.weights[0]).numpy()[folds == 1]
+    expected = (basis.design @ alone.weights[0].T).numpy()[folds == 1]
     expected_probabilities = torch.from_numpy(expected).softmax(1)
     got = torch.from_numpy(probe.cv_logits[folds == 1]).softmax(1)
     torch.testing.assert_close(got, expected_probabilities, atol=5e-3, rtol=0)
@@ -78,10 +80,24 @@ def test_penalty_has_the_lowest_log_loss_on_held_out_rows() -> None:
     assert not probe.at_edge
 
 
-def test_noise_chooses_the_strongest_penalty_and_says_so() -> None:
+def test_noise_widens_the_grid_to_stronger_penalties() -> None:
     X, y = _drawn(200, 100, 5, apart=0.0)
     probe = fit_probe(X, y, folds=np.arange(len(y)) % 3)
-    assert probe.penalty == 1.0
+    assert probe.tried[:2] == STRONGER
+    assert probe.penalty > max(PENALTIES)
+
+
+def test_classes_far_apart_widen_the_grid_to_weaker_penalties() -> None:
+    X, y = _drawn(400, 20, 4, apart=6.0)
+    probe = fit_probe(X, y, folds=np.arange(len(y)) % 3)
+    assert probe.tried[-1] in WEAKER
+    assert probe.penalty < min(PENALTIES)
+
+
+def test_a_grid_of_ones_own_is_kept_to() -> None:
+    X, y = CASES["separable"]
+    probe = fit_probe(X, y, folds=np.arange(len(y)) % 3, penalties=[0.1, 0.01])
+    assert probe.tried == (0.1, 0.01)
     assert probe.at_edge
 
 

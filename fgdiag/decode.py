@@ -88,6 +88,28 @@ def decode(image: bytes | Path) -> Image.Image:
         return rgb if transpose is None else rgb.transpose(transpose)
 
 
+def glance(data: bytes, side: int) -> Image.Image:
+    """Decode an image just far enough to see it small; a JPEG is decoded at a fraction of its size.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, upright, squeezed into `side` x `side` pixels.
+
+    Raises
+    ------
+    ImageUnreadable
+        As `decode`.
+    """
+    with _named_failures(data):
+        picture = Image.open(BytesIO(data), formats=_FORMATS)
+        _check_size(*picture.size)
+        transpose = _UPRIGHT.get(_orientation(picture, data))
+        picture.draft(None, (2 * side, 2 * side))
+        small = _to_rgb(picture).resize((side, side), Image.Resampling.BOX)
+        return small if transpose is None else small.transpose(transpose)
+
+
 def measure(data: bytes) -> tuple[int, int]:
     """Read width and height in pixels, as displayed after EXIF orientation, from the header; decode nothing.
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,14 +18,21 @@ from PIL import Image
 from fgdiag.batches import PIXELS_SIDE, Decoded, decode_one, decoding, plan, to_extract
 from fgdiag.errors import FgdiagError, ImagesNotUsable, SiteNeverRan, SiteNotFound
 from fgdiag.family_table import quirk_of
-from fgdiag.hooks import capture
+from fgdiag.hooks import capture, tokens_vary
 from fgdiag.image_set import ImageSet
 from fgdiag.memory import keep_freed_memory
 from fgdiag.progress import say, track
 from fgdiag.prompts import FINE_QUESTION
-from fgdiag.recording import Block, Place, Recording
+from fgdiag.readouts import (
+    LARGEST_FLOAT16,
+    TokensVary,
+    checked_token_sites,
+    fitting_together,
+    telling_token_sites,
+)
+from fgdiag.recording import Block, Place, Recording, manifest_in
 from fgdiag.sites import READOUTS, Readout, Site
-from fgdiag.store import Run, locked
+from fgdiag.store import TOKENS, Run, locked
 
 if TYPE_CHECKING:
     from fgdiag.vlm import VLM
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
 CPU_BATCH = 16
 FIRST_GPU_BATCH, LARGEST_GPU_BATCH = 8, 64
 PIXELS: Place = ("pixels", "image")
+TOKEN_BYTES = 4 * 10**9
+"""Most that the image tokens kept by `tokens="auto"` may take."""
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -48,6 +58,7 @@ def extract(
     prompt: str | None = None,
     readouts: Sequence[Readout] = READOUTS,
     sites: Sequence[str] | None = None,
+    tokens: Sequence[str] | Literal["auto"] = (),
     batch_size: int | Literal["auto"] = "auto",
     block: int = 256,
     seed: int = 0,
@@ -71,6 +82,10 @@ def extract(
         Which of `image`, `last`, `pre`, `cls` to record where a site has them.
     sites
         Names of sites; by default all but the blocks of the vision encoder.
+    tokens
+        Those of the sites at which every image token is kept besides, in float16, so that a probe can learn
+        which of them to look at. `"auto"`: what the projector is fed and gives, the last and the middle LLM
+        block, as far as all of it takes at most 4 GB; a run gone on with keeps its own.
     batch_size
         Images in one forward. `"auto"`: 16 on a CPU; on a GPU the largest of 8, 16, 32... that fits. When
         memory runs out the batch is halved and nothing is lost. A run gone on with keeps its batch size.
@@ -94,21 +109,26 @@ def extract(
         Not one image can be read.
     SiteNeverRan
         The model computed something that is not finite.
+    TokensVary
+        Tokens are asked for, and the model has more of them for some images than for others.
     OutOfMemory
         Not even one image fits into memory.
     NoSpace
         The disk is full; what was written is kept.
     """
-    _check(readouts, batch_size, block)
+    _check(readouts, tokens, batch_size, block)
     path, table = Path(out), images.table
     if not to_extract(table).any():
         raise ImagesNotUsable(f"{images.name} has no image to extract; expected some that are not excluded.")
     known = asked_for(images, prompt=prompt, readouts=readouts, seed=seed)
-    forward = _Forward(vlm, known["prompt"], sites, tuple(known["readouts"]))
+    known |= _made_of(vlm)
+    whole = _recorded_tokens(path, known) if tokens == "auto" else tokens
+    forward = _Forward(vlm, known["prompt"], sites, tuple(known["readouts"]), whole, len(table))
     with locked(path):
-        asked = {**_made_of(vlm), **known, **forward.made_of()}
+        asked = {**known, **forward.made_of()}
         recording = Recording.resume(path, asked, table)
         if recording is None:
+            forward.say_tokens()
             fitting = _fitting_batch(forward, images, most=block) if batch_size == "auto" else batch_size
             asked |= {"batch_size": min(fitting, block), "block": block}
             recording = Recording.start(path, asked, table)
@@ -143,17 +163,37 @@ class _Refused(FgdiagError, ValueError):
 
 
 class _Forward:
-    """One question put to a model about a batch of images, with the sites it is watched at."""
+    """One question put to a model about a batch of images, with the sites it is watched at.
+
+    Attributes
+    ----------
+    widths
+        Length of the vectors at each place.
+    grids
+        (tokens, width) at each site whose image tokens are kept one by one.
+    """
 
     def __init__(
-        self, vlm: "VLM", prompt: str, sites: Sequence[str] | None, readouts: tuple[Readout, ...]
+        self,
+        vlm: "VLM",
+        prompt: str,
+        sites: Sequence[str] | None,
+        readouts: tuple[Readout, ...],
+        tokens: Sequence[str] | None,
+        images: int,
     ) -> None:
+        """Find what there is to record; with `tokens=None`, of which sites the tokens are to be kept."""
         self.vlm, self.sites, self.readouts = vlm, sites, readouts
-        self.text = vlm.chat(prompt)
-        self.widths = {place: values.shape[1] for place, values in self([_blank()]).items()}
+        self.text, self.images = vlm.chat(prompt), images
+        self.tokens = self._choose_tokens(tokens)
+        shapes = {place: values.shape[1:] for place, values in self([_blank()]).items()}
+        self.widths = {place: shape[0] for place, shape in shapes.items() if place[1] != TOKENS}
+        self.grids = {site: shapes[site, TOKENS] for site in self.tokens}
+        if tokens is None:
+            self._leave_out_what_is_too_much()
 
     def __call__(self, pictures: Sequence[Image.Image]) -> dict[Place, np.ndarray]:
-        """Return (pictures, width) float32 for each place."""
+        """Return (pictures, width) float32 for each place, (pictures, tokens, width) float16 for tokens."""
         with torch.inference_mode():
             try:
                 inputs = self.vlm.inputs(pictures, self.text)
@@ -161,8 +201,8 @@ class _Forward:
                 if no_memory(error):
                     raise
                 raise _Refused(_one_line(error)) from error
-            found = capture(self.vlm, inputs, sites=self.sites, readouts=self.readouts)
-            return {place: values.float().cpu().numpy() for place, values in found.items()}
+            found = capture(self.vlm, inputs, sites=self.sites, readouts=self.readouts, tokens=self.tokens)
+            return {place: values.cpu().numpy() for place, values in found.items()}
 
     def made_of(self) -> dict[str, Any]:
         """What of the manifest is decided by the question and the sites."""
@@ -174,9 +214,44 @@ class _Forward:
             "text": self.text,
             "sites": [
                 {"site": site, "width": widths[site], "readouts": by_site[site]}
+                | ({TOKENS: self.grids[site][0]} if site in self.grids else {})
                 for site in sorted(by_site, key=Site.parse)
             ],
         }
+
+    def say_tokens(self) -> None:
+        """Say how much room the tokens will take."""
+        if self.grids:
+            size = sum(map(self._token_bytes, self.grids))
+            say(f"keeping every image token at {', '.join(self.grids)}: {size / 1e9:.2g} GB")
+
+    def _choose_tokens(self, asked: Sequence[str] | None) -> list[str]:
+        """Sites whose tokens are asked for; with None the most telling ones, where the model can give them."""
+        anatomy = self.vlm.anatomy
+        specs = [anatomy.site(name) for name in (anatomy.default_sites if self.sites is None else self.sites)]
+        names = telling_token_sites(specs) if asked is None else checked_token_sites(asked, specs)
+        if not names or not tokens_vary(self.vlm, self.text):
+            return names
+        words = (
+            f"{self.vlm.name} has more image tokens for some images than for others, so they cannot be kept"
+        )
+        if asked is not None:
+            raise TokensVary(f"{words}. Leave `tokens` out.")
+        say(f"{words} one by one.")
+        return []
+
+    def _leave_out_what_is_too_much(self) -> None:
+        """Keep the tokens of the most telling sites that fit together."""
+        kept = fitting_together({site: self._token_bytes(site) for site in self.tokens}, most=TOKEN_BYTES)
+        if left_out := [site for site in self.tokens if site not in kept]:
+            limit = f"{TOKEN_BYTES / 1e9:.0f} GB"
+            say(
+                f"not keeping the image tokens at {', '.join(left_out)}: all of them would take more than {limit}"
+            )
+        self.tokens, self.grids = kept, {site: self.grids[site] for site in kept}
+
+    def _token_bytes(self, site: str) -> int:
+        return 2 * self.images * prod(self.grids[site])
 
 
 class _Extraction:
@@ -185,6 +260,7 @@ class _Extraction:
     def __init__(self, forward: _Forward, images: ImageSet, recording: Recording) -> None:
         self.forward, self.images, self.recording = forward, images, recording
         self.wanted = to_extract(images.table)
+        self.clipped: set[str] = set()
 
     def run(self) -> None:
         """Write every block that is missing."""
@@ -223,6 +299,8 @@ class _Extraction:
         for members, found in self._through([one for one in batch if one.picture is not None], block):
             self._refuse_not_finite(found, members)
             at = [one.row - block.rows.start for one in members]
+            for site in self.forward.tokens:
+                self._keep_tokens(site, [one.row for one in members], found.pop((site, TOKENS)))
             for place, values in found.items():
                 block.activations[place][at] = values
             for one in members:
@@ -275,7 +353,7 @@ class _Extraction:
 
     def _refuse_not_finite(self, found: dict[Place, np.ndarray], members: list[Decoded]) -> None:
         for (site, readout), values in found.items():
-            finite = np.isfinite(values).all(axis=1)
+            finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
             if not finite.all():
                 image = self.images.table["source"].iloc[members[int(finite.argmin())].row]
                 dtype = str(self.forward.vlm.dtype).removeprefix("torch.")
@@ -283,6 +361,18 @@ class _Extraction:
                     f"The activations at {site} ({readout}) are not finite for {image}: the model overflows "
                     f"in {dtype}. Open it with dtype bfloat16 or float32 and give another folder."
                 )
+
+    def _keep_tokens(self, site: str, rows: list[int], grids: np.ndarray) -> None:
+        if grids.shape[1:] != self.forward.grids[site]:
+            image, expected = self.images.table["source"].iloc[rows[0]], self.forward.grids[site][0]
+            raise TokensVary(
+                f"{image} has {grids.shape[1]} tokens at {site}, expected {expected}, so they cannot be kept. "
+                "Leave `tokens` out."
+            )
+        if site not in self.clipped and np.abs(grids).max() == LARGEST_FLOAT16:
+            self.clipped.add(site)
+            say(f"Some tokens at {site} are beyond float16; they are kept as {LARGEST_FLOAT16:.0f}.")
+        self.recording.write_tokens(site, rows, grids)
 
     def _refuse_nothing_read(self) -> None:
         failures = self.recording.failures()
@@ -375,10 +465,20 @@ def _made_of(vlm: "VLM") -> dict[str, Any]:
     }
 
 
-def _check(readouts: Sequence[str], batch_size: int | str, block: int) -> None:
+def _recorded_tokens(path: Path, asked: dict[str, Any]) -> list[str] | None:
+    """Sites at which the run at `path` keeps tokens; None where there is no run, errors as `manifest_in`."""
+    manifest = manifest_in(path, asked)
+    return None if manifest is None else [site["site"] for site in manifest["sites"] if TOKENS in site]
+
+
+def _check(readouts: Sequence[str], tokens: Sequence[str] | str, batch_size: int | str, block: int) -> None:
     for readout in readouts:
         if readout not in READOUTS:
             raise SiteNotFound(f"No readout {readout!r}; expected some of {', '.join(READOUTS)}.")
+    if isinstance(tokens, str) and tokens != "auto":
+        raise SiteNotFound(
+            f"The tokens are {tokens!r}; expected `auto` or a list of sites, such as [{tokens!r}]."
+        )
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise FgdiagError(f"The batch size is {batch_size!r}; expected `auto` or a number from 1 on.")
     if block < 1:

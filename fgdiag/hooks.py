@@ -11,13 +11,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fgdiag.anatomy import SiteSpec
 from fgdiag.errors import SiteNeverRan
 from fgdiag.family_table import quirk_of
-from fgdiag.readouts import averaging, mean_by_image, padding_last, pool_patches, pool_sequence
+from fgdiag.readouts import (
+    averaging,
+    mean_by_image,
+    padding_last,
+    pool_patches,
+    pool_sequence,
+    token_grid,
+)
 from fgdiag.sites import READOUTS, Readout
+from fgdiag.store import TOKENS
 
 if TYPE_CHECKING:
     from fgdiag.vlm import VLM
@@ -29,6 +38,7 @@ def capture(
     *,
     sites: Sequence[str] | None = None,
     readouts: Sequence[str] = READOUTS,
+    tokens: Sequence[str] = (),
 ) -> dict[tuple[str, str], Tensor]:
     """Run one forward pass, without the language-model head, and pool what flows through.
 
@@ -42,11 +52,14 @@ def capture(
         Names of sites; by default all but the single encoder blocks.
     readouts
         Which of `image`, `last`, `pre`, `cls`. Each site gives those of them that it has.
+    tokens
+        Those of `sites` whose image tokens are also kept one by one; they must have some.
 
     Returns
     -------
     dict
-        `{("llm.3", "image"): (batch, width) float32 on the site's device}`.
+        `{("llm.3", "image"): (batch, width) float32 on the site's device}`, and
+        `{("llm.3", "tokens"): (batch, tokens, width) float16}`.
 
     Raises
     ------
@@ -54,6 +67,8 @@ def capture(
         Where the model has no such site.
     SiteNeverRan
         Where a site's module did not run in this forward pass.
+    TokensVary
+        Where `tokens` are asked of images that have different numbers of them.
 
     Examples
     --------
@@ -63,10 +78,24 @@ def capture(
     specs = [vlm.anatomy.site(name) for name in (vlm.anatomy.default_sites if sites is None else sites)]
     inputs = padding_last(inputs, quirk_of(vlm.anatomy.model_type).padding_last)
     with torch.inference_mode():
-        taps = list(_taps(vlm, inputs, specs, readouts))
+        taps = list(_taps(vlm, inputs, specs, _Pools(vlm, inputs, readouts, tokens)))
         with _watching(vlm.model, taps) as kept:
             vlm.forward(inputs)
     return kept
+
+
+def tokens_vary(vlm: "VLM", text: str) -> bool:
+    """Whether the number of image tokens depends on the shape or the size of the image."""
+    images = [Image.new("RGB", size) for size in ((224, 224), (448, 224), (300, 600), (900, 900))]
+    return len(set(_image_shares(vlm, vlm.inputs(images, text)))) > 1
+
+
+def _image_shares(vlm: "VLM", inputs: Mapping[str, Any]) -> list[int]:
+    """How the encoder's tokens divide among the images of a batch, in units of tiles or of the LLM's tokens."""
+    tiles_per_image = quirk_of(vlm.anatomy.model_type).tiles_per_image
+    if tiles_per_image is None:
+        return vlm.spans(inputs).image.sum(1).tolist()
+    return tiles_per_image(inputs, vlm.model.config)
 
 
 @dataclass(frozen=True)
@@ -122,14 +151,13 @@ def _left(
 
 
 def _taps(
-    vlm: "VLM", inputs: Mapping[str, Any], specs: Sequence[SiteSpec], readouts: Sequence[str]
+    vlm: "VLM", inputs: Mapping[str, Any], specs: Sequence[SiteSpec], pools: "_Pools"
 ) -> Iterator[_Tap]:
     """Make the hooks of one forward pass, with the spans of this very batch."""
-    pools = _Pools(vlm, inputs, readouts)
     for spec in specs:
         read = _what_enters if spec.reads == "input" else _what_leaves
         yield _Tap(str(spec.site), spec.path, spec.reads == "input", read, pools.of(spec))
-        if spec.class_path is not None and "cls" in readouts:
+        if spec.class_path is not None and "cls" in pools.readouts:
             selected = partial(_selected_states, vlm.model.config)
             yield _Tap(str(spec.site), spec.class_path, False, selected, pools.class_tokens)
 
@@ -137,18 +165,24 @@ def _taps(
 class _Pools:
     """How each kind of site is pooled in one batch."""
 
-    def __init__(self, vlm: "VLM", inputs: Mapping[str, Any], readouts: Sequence[str]) -> None:
+    def __init__(
+        self, vlm: "VLM", inputs: Mapping[str, Any], readouts: Sequence[str], tokens: Sequence[str]
+    ) -> None:
         self.inputs, self.readouts, self.config = inputs, readouts, vlm.model.config
+        self.kept_whole = frozenset(tokens)
         self.quirk = quirk_of(vlm.anatomy.model_type)
         spans = vlm.spans(inputs)
-        self.masks = spans.masks(readouts)
-        if self.quirk.tiles_per_image is None:
-            self.shares = spans.image.sum(1).tolist()
-        else:
-            self.shares = self.quirk.tiles_per_image(inputs, self.config)
+        self.image, self.masks = spans.image, spans.masks(readouts)
+        self.shares = _image_shares(vlm, inputs)
         self.weights: dict[tuple[Readout, ...], Tensor] = {}
 
     def of(self, spec: SiteSpec) -> Callable[[Tensor], Mapping[str, Tensor]]:
+        pool = self.pooling(spec)
+        if str(spec.site) not in self.kept_whole:
+            return pool
+        return lambda hidden: {**pool(hidden), TOKENS: self.grid(spec, hidden)}
+
+    def pooling(self, spec: SiteSpec) -> Callable[[Tensor], Mapping[str, Tensor]]:
         if spec.tokens == "answer":
             return self.answer
         if spec.tokens == "patches":
@@ -168,6 +202,11 @@ class _Pools:
     def patches(self, spec: SiteSpec, hidden: Tensor) -> Mapping[str, Tensor]:
         pooled = pool_patches(self.tiles(hidden), self.shares, class_token=spec.class_token)
         return {name: vectors for name, vectors in pooled.items() if name in self.readouts}
+
+    def grid(self, spec: SiteSpec, hidden: Tensor) -> Tensor:
+        if spec.tokens == "patches":
+            return token_grid(self.tiles(hidden)[:, int(spec.class_token) :].flatten(0, 1), self.shares)
+        return token_grid(hidden[self.image.to(hidden.device)], self.image.sum(1).tolist())
 
     def class_tokens(self, hidden: Tensor) -> Mapping[str, Tensor]:
         return {"cls": mean_by_image(self.tiles(hidden)[:, 0], self.shares)}

@@ -1,6 +1,7 @@
 """Open labelled images from wherever they lie: a folder, a table, a Hugging Face dataset.
 
-Every file is read once, for the hash of its content and the size in its header; none is decoded.
+Every file is read once, for the hash of its content and the size in its header; none is decoded, unless
+near-duplicates are to be grouped.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from fgdiag.decode import measure
+from fgdiag.duplicates import NO_PAIRS, exclude_taught_copies, find_pairs, join_groups
 from fgdiag.errors import ImagesNotUsable, ImageUnreadable
 from fgdiag.image_dataset import is_hub_id, is_saved_dataset, list_hub_dataset, list_saved_dataset
 from fgdiag.image_folder import list_folder
@@ -34,7 +36,12 @@ handed over, where `concurrent.futures` (as of Python 3.11) may be left with a l
 
 
 def open_images(
-    source: str | Path | ImageSet, *, test_share: float = 0.25, seed: int = 0, limit: int | None = None
+    source: str | Path | ImageSet,
+    *,
+    test_share: float = 0.25,
+    seed: int = 0,
+    limit: int | None = None,
+    group_duplicates: bool = False,
 ) -> ImageSet:
     """Open labelled images from a folder, a table or a Hugging Face dataset.
 
@@ -51,6 +58,10 @@ def open_images(
         For that split and for `limit`. The split depends on the files' contents, not on their order.
     limit
         Keep at most this many images of each class in each split, for a quick look.
+    group_duplicates
+        Put near-duplicates (see `fgdiag.duplicates`) into one group, so that a split made here and the folds of a
+        probe keep them on one side. Where the split is that of the source, the training copies of test images get
+        the split `excluded` instead. Every image is decoded for that, at a small size.
 
     Returns
     -------
@@ -75,10 +86,12 @@ def open_images(
             f"None of the {len(rows)} images of {source} can be read, "
             f"such as {rows[0].source}: {rows[0].status}."
         )
-    rows, split_warnings = complete_split(rows, test_share=test_share, seed=seed)
+    pairs = find_pairs(listing.read, [row.source for row in rows]) if group_duplicates else NO_PAIRS
+    rows, split_warnings = complete_split(join_groups(rows, pairs), test_share=test_share, seed=seed)
+    rows, copy_warnings = exclude_taught_copies(rows, pairs)
     rows, excluded = exclude_thin_classes(rows)
     _check_classes(source, rows, excluded)
-    warnings = [*listing.warnings, *split_warnings, *_exclusions(excluded), *leaks(rows)]
+    warnings = [*listing.warnings, *split_warnings, *copy_warnings, *_exclusions(excluded), *leaks(rows)]
     warnings += [*_two_names(rows), *_same_words(rows)]
     if limit is not None:
         rows = limit_classes(rows, limit, seed=seed)

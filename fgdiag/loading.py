@@ -1,4 +1,4 @@
-"""Load something of `transformers` from a folder or the hub, or say in one line why not."""
+"""Load something of `transformers` from a folder or the hub, or say in one line why not; or make its random twin."""
 
 import re
 from pathlib import Path
@@ -23,6 +23,39 @@ def load(loader: Any, source: str | Path, options: dict[str, Any] | None = None)
         raise ModelNotFound(
             f"{source} cannot be loaded: {first_line(error)}{_advice(source, error)}"
         ) from error
+
+
+def initialise(loader: Any, config: Any, options: dict[str, Any], *, seed: int) -> Any:
+    """Call `loader.from_config`: the architecture of a model with the weights that its training began with.
+
+    They are drawn on the CPU, so that a seed gives the same ones on every machine.
+
+    Raises
+    ------
+    ModelNotFound
+        The architecture cannot be built as asked.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            return loader.from_config(config, **options)
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+            raise ModelNotFound(
+                f"A {config.model_type!r} model cannot be made with random weights: {first_line(error)}."
+            ) from error
+
+
+def name_of_twin(name: str, seed: int) -> str:
+    """Name of the randomly initialised twin of a model, so that a run of it is never taken for the model's own."""
+    return f"{name} with random weights (seed {seed})"
+
+
+def twin_of(name: str) -> tuple[str, int | None]:
+    """Take such a name apart: the model, and the seed of its random weights; None where it has its own."""
+    match = re.fullmatch(r"(.+) with random weights \(seed (\d+)\)", name)
+    return (name, None) if match is None else (match[1], int(match[2]))
 
 
 def first_line(error: Exception) -> str:

@@ -4,17 +4,28 @@
 `last`   the last prompt token
 `pre`    mean over the prompt tokens before the image, which no causal model can let see it
 `cls`    the encoder's class token
+
+Where that is asked for, a site's image tokens are also kept one by one: its token grid.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from fgdiag.errors import SiteNeverRan
+from fgdiag.errors import FgdiagError, SiteNeverRan, SiteNotFound
 from fgdiag.sites import Readout
+
+if TYPE_CHECKING:
+    from fgdiag.anatomy import SiteSpec
+
+LARGEST_FLOAT16 = torch.finfo(torch.float16).max
+
+
+class TokensVary(FgdiagError, ValueError):
+    """The images have different numbers of tokens, so that they make no grid."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +121,62 @@ def mean_by_image(rows: Tensor, shares: Sequence[int]) -> Tensor:
         )
     parts = rows.split([int(count) for count in counts])
     return torch.stack([part.mean(0, dtype=torch.float32) for part in parts])
+
+
+def token_grid(rows: Tensor, shares: Sequence[int]) -> Tensor:
+    """Give each image its own tokens.
+
+    Parameters
+    ----------
+    rows
+        (tokens, width) of all images, one image after the other.
+    shares
+        How they divide among the images, in any unit.
+
+    Returns
+    -------
+    (images, tokens, width) float16
+        Numbers beyond float16 become its largest; what is not finite stays so.
+
+    Raises
+    ------
+    TokensVary
+        The images have different numbers of tokens.
+    """
+    if len(set(shares)) > 1 or len(rows) % len(shares):
+        raise TokensVary(
+            f"{len(shares)} images of a batch have different numbers of tokens, so they cannot be kept. "
+            "Leave `tokens` out."
+        )
+    clipped = torch.where(rows.isfinite(), rows.clamp(-LARGEST_FLOAT16, LARGEST_FLOAT16), rows)
+    return clipped.half().unflatten(0, (len(shares), -1))
+
+
+def checked_token_sites(asked: Sequence[str], specs: Sequence["SiteSpec"]) -> list[str]:
+    """Put sites in the order of the forward pass; `SiteNotFound` where one has no image tokens among `specs`."""
+    possible = [str(spec.site) for spec in specs if "image" in spec.readouts]
+    for name in asked:
+        if name not in possible:
+            raise SiteNotFound(
+                f"No image tokens to keep at {name!r}; the recorded sites that have some are {', '.join(possible)}."
+            )
+    return [name for name in possible if name in asked]
+
+
+def telling_token_sites(specs: Sequence["SiteSpec"]) -> list[str]:
+    """Sites whose tokens tell most: what the projector is fed and what it gives, the last and the middle block."""
+    sites = [spec.site for spec in specs if "image" in spec.readouts]
+    fed = [site for site in sites if str(site) == "vision" or site.part == "projector"]
+    blocks = [site for site in sites if site.part == "llm" and site.index != "norm"]
+    middle = blocks[(len(blocks) - 1) // 2 :][:1]
+    return [str(site) for site in dict.fromkeys([*fed, *blocks[-1:], *middle])]
+
+
+def fitting_together(sizes: Mapping[str, int], *, most: int) -> list[str]:
+    """Names that take at most `most` together, the earlier ones first."""
+    kept, total = [], 0
+    for name, size in sizes.items():
+        if total + size <= most:
+            kept.append(name)
+            total += size
+    return kept

@@ -2,12 +2,13 @@
 
 A block is up to 256 consecutive rows of the image table. All its chunks are written, then its mark; a block
 without a mark is done again from its first image. So a run that was killed ends as one that was not.
+Image tokens are too many to wait for the end of their block: they are written as they come, a chunk an image.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
+from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from fgdiag.errors import RunMismatch
@@ -28,6 +30,7 @@ from fgdiag.store import (
     LOCK,
     MANIFEST,
     PARTIAL,
+    TOKENS,
     Run,
     read_manifest,
     thumbnail_path,
@@ -38,7 +41,7 @@ from fgdiag.store import (
 )
 
 Place = tuple[str, str]
-"""Site and readout."""
+"""Site and readout; or site and `tokens`."""
 
 SAME = {
     "fingerprint": "model fingerprint",
@@ -114,6 +117,21 @@ class Recording:
         }
         write_json(self._mark(block.index), mark)
 
+    def write_tokens(self, site: str, rows: Sequence[int], grids: np.ndarray) -> None:
+        """Write the tokens of some images of a block that has no mark yet.
+
+        Parameters
+        ----------
+        rows
+            Rows of the image table.
+        grids
+            (rows, tokens, width) float16.
+        """
+        array = self._arrays[site, TOKENS]
+        with writing_to(self.path):
+            for row, grid in zip(rows, grids, strict=True):
+                array[row] = grid
+
     def lower_batch_size(self, size: int) -> None:
         """Keep a batch size that fits, for the blocks to come and for whoever goes on with this run."""
         self.manifest["batch_size"] = size
@@ -149,25 +167,34 @@ class Recording:
         for leftover in store.rglob(f"*{PARTIAL}"):
             leftover.unlink()
         group = zarr.open_group(LocalStore(store), mode="r+")
-        for site in self.manifest["sites"]:
-            for readout in site["readouts"]:
-                array = group[f"{site['site']}/{readout}"]
-                if isinstance(array, zarr.Array):
-                    self._arrays[site["site"], readout] = array
+        for site, name in self._places():
+            array = group[f"{site['site']}/{name}"]
+            if isinstance(array, zarr.Array):
+                self._arrays[site["site"], name] = array
 
     def _lay_out(self, store: Path) -> None:
         group = zarr.create_group(LocalStore(store), zarr_format=3)
         count = len(self.table)
+        for site, name in self._places():
+            whole = name == TOKENS
+            inner = (site[TOKENS], site["width"]) if whole else (site["width"],)
+            group.create_array(
+                f"{site['site']}/{name}",
+                shape=(count, *inner),
+                chunks=(1 if whole else min(self.manifest["block"], count), *inner),
+                chunk_key_encoding={"name": "default", "separator": "." if whole else "/"},
+                dtype="float16" if whole else "float32",
+                fill_value=float("nan"),
+                # Activations are noise to a compressor: a tenth at most, for much time. But a bfloat16 model
+                # leaves bits of a float16 empty, a quarter of all, which counts where there are gigabytes.
+                compressors=ZstdCodec(level=1) if whole else None,
+            )
+
+    def _places(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Each site of the manifest with each of its arrays."""
         for site in self.manifest["sites"]:
-            for readout in site["readouts"]:
-                group.create_array(
-                    f"{site['site']}/{readout}",
-                    shape=(count, site["width"]),
-                    chunks=(min(self.manifest["block"], count), site["width"]),
-                    dtype="float32",
-                    fill_value=float("nan"),
-                    compressors=None,  # activations are noise to a compressor: a tenth at most, for much time
-                )
+            for name in (*site["readouts"], *([TOKENS] if TOKENS in site else [])):
+                yield site, name
 
     def _write_thumbnails(self, block: Block) -> None:
         for row, jpeg in block.thumbnails.items():
@@ -242,13 +269,17 @@ def _refuse_other(path: Path, recorded: Mapping[str, Any], asked: Mapping[str, A
 def _other_sites(recorded: list[dict[str, Any]], asked: list[dict[str, Any]]) -> str:
     def only(these: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
         names = [
-            f"{site['site']} ({site['width']}: {'+'.join(site['readouts'])})"
+            f"{site['site']} ({site['width']}: {'+'.join(site['readouts'])}{_tokens(site)})"
             for site in these
             if site not in others
         ]
         return f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" or "nothing more"
 
     return f"sites {only(recorded, asked)}, not {only(asked, recorded)}"
+
+
+def _tokens(site: dict[str, Any]) -> str:
+    return f"+{site[TOKENS]} tokens" if TOKENS in site else ""
 
 
 def _images(manifest: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
     run.json            what was asked for, of which model and images; `finished` is set last
     images.parquet      one row an image, with the reason where it could not be read
-    activations.zarr/   Zarr v3, array `<site>/<readout>` of shape (images, width), float32
+    activations.zarr/   Zarr v3, array `<site>/<readout>` of shape (images, width), float32; where they are
+                        kept, `<site>/tokens` of shape (images, tokens, width), float16, a chunk an image
     blocks/00003.json   the mark that block 3 of the image table is wholly written
     thumbnails/00003/   one JPEG an image of block 3
     results/            what was found in the run, one file a result
@@ -37,6 +38,8 @@ FORMAT = 1
 MANIFEST, IMAGES, ACTIVATIONS = "run.json", "images.parquet", "activations.zarr"
 BLOCKS, THUMBNAILS, RESULTS, LOCK = "blocks", "thumbnails", "results", ".lock"
 PARTIAL = ".partial"
+TOKENS = "tokens"
+"""Under this name a site's image tokens are kept one by one, beside its readouts."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
@@ -78,6 +81,8 @@ class Run:
             f"  {len(made_of['sites'])} sites, {places} readouts, {_megabytes(self.path)}",
             f"  prompt {made_of['prompt']!r}",
         ]
+        if whole := [site["site"] for site in made_of["sites"] if TOKENS in site]:
+            lines.append(f"  image tokens kept one by one at {', '.join(whole)}")
         if not self.finished:
             lines.append("  not finished: the command that started it goes on where it stopped")
         elif made_of.get("unreadable"):
@@ -125,10 +130,39 @@ class Run:
             raise SiteNotFound(
                 f"No readout {readout!r} at {site}; this run has {', '.join(recorded['readouts'])} there."
             )
-        if not self.finished:
-            raise RunIncomplete(f"{self.path} is not finished; run the command that started it once more.")
-        array = zarr.open_array(LocalStore(self.path / ACTIVATIONS), path=f"{site}/{readout}", mode="r")
-        return np.asarray(array[:], dtype=np.float32)
+        return np.asarray(self._array(f"{site}/{readout}")[:], dtype=np.float32)
+
+    def has_tokens(self, site: Site | str) -> bool:
+        """Whether the image tokens of a site are kept one by one; `SiteNotFound` where it was not recorded."""
+        return TOKENS in self._recorded(str(site))
+
+    def tokens(self, site: Site | str) -> zarr.Array:
+        """Open the image tokens of a site; they are read when they are indexed.
+
+        Returns
+        -------
+        (images, tokens, width) float16
+            A chunk is an image. Rows of images that could not be read, or that are excluded, are NaN. Numbers
+            beyond 65504 were set to it.
+
+        Raises
+        ------
+        SiteNotFound
+            The site was not recorded, or its tokens were not kept.
+        RunIncomplete
+            The run has not been finished.
+
+        Examples
+        --------
+        >>> run.tokens("projector")[3]
+        """
+        if not self.has_tokens(site):
+            kept = [recorded["site"] for recorded in self.manifest["sites"] if TOKENS in recorded]
+            raise SiteNotFound(
+                f"The tokens at {site} were not kept, only those at {', '.join(kept) or 'no site'}. "
+                f"Record a new run with `--tokens {site}`."
+            )
+        return self._array(f"{site}/{TOKENS}")
 
     def thumbnail(self, row: int) -> Image.Image:
         """Open the small picture of an image, its longest side 160 pixels or less.
@@ -178,6 +212,11 @@ class Run:
         if site not in known:
             raise SiteNotFound(f"{SiteNotFound.among(site, known)} This run recorded {', '.join(known)}.")
         return known[site]
+
+    def _array(self, name: str) -> zarr.Array:
+        if not self.finished:
+            raise RunIncomplete(f"{self.path} is not finished; run the command that started it once more.")
+        return zarr.open_array(LocalStore(self.path / ACTIVATIONS), path=name, mode="r")
 
     def _existing(self, name: str) -> Path:
         path = self.path / RESULTS / name

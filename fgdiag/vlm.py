@@ -30,7 +30,7 @@ from fgdiag.anatomy import Anatomy, find_anatomy
 from fgdiag.errors import ModelNotFound, ModelNotSupported, SiteNeverRan
 from fgdiag.family_table import quirk_of
 from fgdiag.hooks import capture
-from fgdiag.loading import first_line, load
+from fgdiag.loading import first_line, initialise, load, name_of_twin
 from fgdiag.precision import DTYPES, fast_dtype
 from fgdiag.prompts import FINE_QUESTION, plain_prompt, with_answer
 from fgdiag.readouts import TokenSpans
@@ -162,6 +162,8 @@ def open_vlm(
     trust_remote_code: bool = False,
     quantization: Literal["4bit", "8bit"] | None = None,
     processor: ProcessorMixin | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
 ) -> VLM:
     """Open a VLM and check, by one small forward pass, that every site is where it should be.
 
@@ -186,6 +188,12 @@ def open_vlm(
         `4bit` or `8bit` weights by bitsandbytes.
     processor
         The processor of a model object.
+    random_weights
+        Take the architecture, the dtype and the processor, but draw the weights anew, as `transformers` does
+        before training; the trained ones are not loaded. What such a model shows is what an architecture passes
+        on without having learnt anything: a control for probes. Its name says so.
+    seed
+        Of those weights.
 
     Raises
     ------
@@ -199,6 +207,10 @@ def open_vlm(
     if isinstance(model, PreTrainedModel):
         if processor is None:
             raise ModelNotFound("A model object needs its processor: open_vlm(model, processor=processor).")
+        if random_weights:
+            raise ModelNotFound(
+                "A model object has its weights already: give its folder or its hub id instead."
+            )
         return VLM(model, processor, name=model.config._name_or_path or type(model).__name__)
     name, source = str(model), _source(str(model))
     place = _device(device)
@@ -210,6 +222,14 @@ def open_vlm(
             "Give a vision-language model, such as LLaVA or Qwen2-VL."
         )
     processor = processor or _load_processor(source, hub)
+    revision = getattr(config, "_commit_hash", None) or revision
+    if random_weights:
+        if device_map or quantization:
+            raise ModelNotFound(
+                "Random weights are made on one device and not quantized: give `device` instead."
+            )
+        twin = _random_twin(config, dtype, place, attn_implementation, trust_remote_code, seed)
+        return VLM(twin, processor, name=name_of_twin(name, seed), revision=revision)
     options = {
         "dtype": _dtype(dtype, place, config),
         "device_map": device_map or {"": str(place)},
@@ -219,7 +239,7 @@ def open_vlm(
     loaded = load(
         AutoModelForImageTextToText, source, hub | {k: v for k, v in options.items() if v is not None}
     )
-    return VLM(loaded, processor, name=name, revision=getattr(config, "_commit_hash", None) or revision)
+    return VLM(loaded, processor, name=name, revision=revision)
 
 
 # --- loading ---------------------------------------------------------------------------------------------------
@@ -292,8 +312,24 @@ def _dtype(name: str, place: torch.device, config: Any) -> str | torch.dtype:
         raise ModelNotFound(f"Unknown dtype {name!r}: choose from {', '.join(['auto', *DTYPES])}.")
     if place.type != "cpu":
         return "auto"
-    stored = str(getattr(config, "dtype", None) or config.get_text_config().dtype).removeprefix("torch.")
-    return fast_dtype() if stored in ("bfloat16", "float16") else torch.float32
+    return fast_dtype() if _stored_dtype(config).itemsize == 2 else torch.float32
+
+
+def _stored_dtype(config: Any) -> torch.dtype:
+    stored = str(getattr(config, "dtype", None) or config.get_text_config().dtype)
+    return DTYPES.get(stored.removeprefix("torch."), torch.float32)
+
+
+def _random_twin(
+    config: Any, dtype: str, place: torch.device, attention: str | None, trust_remote_code: bool, seed: int
+) -> PreTrainedModel:
+    asked = _dtype(dtype, place, config)
+    options = {
+        "dtype": _stored_dtype(config) if asked == "auto" else asked,
+        "attn_implementation": attention,
+        "trust_remote_code": trust_remote_code,
+    }
+    return initialise(AutoModelForImageTextToText, config, options, seed=seed).to(place)
 
 
 def _quantization(bits: str | None) -> Any:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fgdiag_probes import Answers, answer, loss_budget, probe_layers
 
+from fgdiag.duplicates import NearDuplicates, near_duplicates
 from fgdiag.errors import RunIncomplete, RunMismatch
 from fgdiag.extraction import asked_for, extract
 from fgdiag.images import ImageSet, open_images
+from fgdiag.loading import twin_of
 from fgdiag.progress import say
 from fgdiag.recording import manifest_in
 from fgdiag.store import Run
@@ -90,10 +92,15 @@ def diagnose(request: Request) -> Diagnosis:
 def record(request: Request) -> Run:
     """Extract, unless the run is there already and finished.
 
-    Writes `results/command.json`: what was typed, and where the model is, to open it again.
+    Writes `results/command.json`: what was typed, and where the model is, to open it again; and
+    `results/near_duplicates.parquet`.
     """
     manifest_in(request.out)  # a wrong folder is refused before anything that takes long
-    run = finished_run(request) or extract(request.vlm, request.images, request.out, **request.recording)
+    finished = finished_run(request)
+    _ = finished or request.vlm  # a wrong name is said before the images are compared
+    duplicates = _duplicates(request.images, finished)
+    run = finished or extract(request.vlm, request.images, request.out, **request.recording)
+    run.write_table("near_duplicates", duplicates.table)
     _say_unreadable(run, request.images)
     if not run.result_path("command.json").exists():
         run.write_json("command", {"command": request.command, "model": whole(request.model)})
@@ -119,6 +126,7 @@ def finished_run(request: Request) -> Run | None:
     run, sites, opening = Run(request.out, manifest), request.recording.get("sites"), request.opening
     as_asked = (
         whole(request.model) == whole(model_of(run))
+        and (opening.get("seed", 0) if opening.get("random_weights") else None) == _random_seed(run)
         and (sites is None or {*sites, "pixels"} == {site["site"] for site in manifest["sites"]})
         and opening.get("dtype", "auto") in {"auto", manifest["dtype"]}
         and opening.get("revision") in {None, manifest["revision"]}
@@ -186,7 +194,8 @@ def reopen_model(run: Run, **options: Any) -> "VLM":
     RunMismatch
         Its weights are others now.
     """
-    manifest, model = run.manifest, model_of(run)
+    manifest, model, seed = run.manifest, model_of(run), _random_seed(run)
+    options |= {} if seed is None else {"random_weights": True, "seed": seed}
     vlm = open_model(model, revision=manifest["revision"], dtype=manifest["dtype"], **options)
     if vlm.fingerprint != manifest["fingerprint"]:
         raise RunMismatch(
@@ -196,10 +205,16 @@ def reopen_model(run: Run, **options: Any) -> "VLM":
 
 
 def model_of(run: Run) -> str:
-    """Return the hub id or the whole path of the model a run was made with."""
+    """Return the hub id or the whole path of the model a run was made with, be it with its weights or random ones."""
+    named, _ = twin_of(run.manifest["model"])
     if run.result_path("command.json").exists():  # not where `fgdiag.extract` was called from Python
-        return run.read_json("command").get("model", run.manifest["model"])
-    return run.manifest["model"]
+        return run.read_json("command").get("model", named)
+    return named
+
+
+def _random_seed(run: Run) -> int | None:
+    """Seed of the model's random weights; None where a run was made with its own."""
+    return twin_of(run.manifest["model"])[1]
 
 
 def whole(name: str) -> str:
@@ -215,3 +230,17 @@ def _say_unreadable(run: Run, images: ImageSet) -> None:
     if len(lost):
         first = lost.iloc[0]
         say(f"  {len(lost)} more cannot be read, such as {first['source']}: {first['status']}")
+
+
+def _duplicates(images: ImageSet, finished: Run | None) -> NearDuplicates:
+    """Find near-duplicates, unless a finished run has kept them; name some of training and test."""
+    if finished and finished.result_path("near_duplicates.parquet").exists():
+        found = NearDuplicates(finished.read_table("near_duplicates"))
+    else:
+        found = near_duplicates(images)
+    across = found.across_split.frame()
+    if len(across):
+        pairs = [f"{one} and {other}" for one, other in across[["source", "other_source"]].to_numpy()[:3]]
+        say(f"  note: near-duplicates in training and test ({len(across)}), such as {'; '.join(pairs)}")
+        say("  --group-duplicates keeps them on one side, in a new run")
+    return found

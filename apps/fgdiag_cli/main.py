@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -78,15 +78,18 @@ def diagnose(
     prompt: options.Prompt = options.DEFAULT_PROMPT,
     sites: options.Sites = None,
     readouts: options.Readouts = options.DEFAULT_READOUTS,
+    tokens: options.Tokens = "auto",
     batch_size: options.BatchSize = "auto",
     test_share: options.TestShare = 0.25,
     limit: options.Limit = None,
+    group_duplicates: options.GroupDuplicates = False,
     seed: options.Seed = 0,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    random_weights: options.RandomWeights = False,
     as_json: options.Json = False,
 ) -> None:
     """Do everything: extract, probe, answer, judge and report.
@@ -113,15 +116,18 @@ def extract(
     prompt: options.Prompt = options.DEFAULT_PROMPT,
     sites: options.Sites = None,
     readouts: options.Readouts = options.DEFAULT_READOUTS,
+    tokens: options.Tokens = "auto",
     batch_size: options.BatchSize = "auto",
     test_share: options.TestShare = 0.25,
     limit: options.Limit = None,
+    group_duplicates: options.GroupDuplicates = False,
     seed: options.Seed = 0,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    random_weights: options.RandomWeights = False,
     as_json: options.Json = False,
 ) -> None:
     """Show the images to the model and record what stands at each layer.
@@ -260,6 +266,57 @@ def families(as_json: options.Json = False) -> None:
 
 
 @app.command(rich_help_panel=AROUND)
+def calibrate(
+    model: options.Model,
+    images: options.Images,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder for the runs.")],
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            min=2, metavar="N", help="Draw N images of each class in each split for a seed. Default: all."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How often all is drawn and planted anew.")
+    ] = 3,
+    level: Annotated[
+        Literal["fine|coarse", "fine"] | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Judge fine classes among all (fine) or among those of their kind (fine|coarse), which takes less "
+            "time; the first leaves more to lose. Default: fine|coarse where there are kinds.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", metavar="", help="One strength a fault and few layers: a look.")
+    ] = False,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Damage the model on purpose, and count how often the damage is named.
+
+    Says how far a verdict on this model and these images can be trusted.
+    The damage is in memory only. Every case is recorded as a run of its own,
+    so it takes as long as many runs; after a stop, the same command goes on
+    where it was.
+
+    For example:
+      fgdiag calibrate llava-hf/llava-1.5-7b-hf flowers/ -o runs/calibration --per-class 15
+    """
+    from fgdiag_cli import calibrate as steps
+
+    opening = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
+    opening["trust_remote_code"] = trust_remote_code
+    planting = {"per_class": per_class, "seeds": seeds, "level": level, "quick": quick}
+    found = steps.calibrate(model, images, out, opening=opening, **planting)
+    _print(found, steps.print_calibration, as_json)
+
+
+@app.command(rich_help_panel=AROUND)
 def fieldguide(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     per_class: Annotated[
@@ -346,6 +403,7 @@ def _request(ctx: typer.Context) -> Any:
         **these("prompt", "seed"),
         "readouts": options.names(given["readouts"]),
         "sites": options.names(given["sites"] or "") or None,
+        "tokens": options.tokens(given["tokens"]),
         "batch_size": options.batch_size(given["batch_size"]),
     }
     return Request(
@@ -353,8 +411,10 @@ def _request(ctx: typer.Context) -> Any:
         given["images"],
         given["out"],
         _typed(ctx),
-        labelling=these("test_share", "limit", "seed"),
-        opening=these("dtype", "device", "device_map", "revision", "trust_remote_code"),
+        labelling=these("test_share", "limit", "group_duplicates", "seed"),
+        opening=these(
+            "dtype", "device", "device_map", "revision", "trust_remote_code", "random_weights", "seed"
+        ),
         recording=recording,
     )
 

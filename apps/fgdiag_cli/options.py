@@ -26,6 +26,11 @@ def batch_size(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
+def tokens(text: str) -> tuple[str, ...] | str:
+    """`auto`, or the sites that were typed; none for `none`."""
+    return text if text == "auto" else names(text if text != "none" else "")
+
+
 def _check_batch_size(text: str) -> str:
     if text != "auto" and not (text.isdecimal() and int(text) > 0):
         raise typer.BadParameter(f"got {text!r}, expected `auto` or a number of images above 0")
@@ -44,6 +49,12 @@ def _check_sites(text: str | None) -> str | None:
             Site.parse(name)
         except SiteNotFound as error:
             raise typer.BadParameter(str(error)) from None
+    return text
+
+
+def _check_tokens(text: str) -> str:
+    if text not in ("auto", "none"):
+        _check_sites(text)
     return text
 
 
@@ -99,6 +110,16 @@ Readouts = Annotated[
         rich_help_panel=RECORDING,
     ),
 ]
+Tokens = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|none|NAMES",
+        callback=_check_tokens,
+        help="Sites at which every image token is kept too, for probes that learn which tokens to look at. auto: "
+        "what the projector is fed and gives, the last and the middle LLM block, at most 4 GB of disk.",
+        rich_help_panel=RECORDING,
+    ),
+]
 BatchSize = Annotated[
     str,
     typer.Option(
@@ -125,6 +146,16 @@ Limit = Annotated[
         min=1,
         metavar="N",
         help="At most N images of each class in each split, for a quick look.",
+        rich_help_panel=LABELLING,
+    ),
+]
+GroupDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--group-duplicates",
+        metavar="",
+        help="Keep near-duplicate images on one side of the split. Where IMAGES has a split of its own, training "
+        "images that are near-duplicates of test images are excluded.",
         rich_help_panel=LABELLING,
     ),
 ]
@@ -169,6 +200,15 @@ TrustRemoteCode = Annotated[
         "--trust-remote-code",
         metavar="",
         help="Run the code that a model on the hub brings along. Read it first.",
+        rich_help_panel=OPENING,
+    ),
+]
+RandomWeights = Annotated[
+    bool,
+    typer.Option(
+        "--random-weights",
+        metavar="",
+        help="The same model untrained, as a control: its weights are drawn at random by --seed.",
         rich_help_panel=OPENING,
     ),
 ]

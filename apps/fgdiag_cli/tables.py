@@ -5,6 +5,13 @@ from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, percent
 
 from fgdiag_cli.screen import print_table
 
+ANSWER_HEADS = {
+    "level": "level",
+    "accuracy": "accuracy",
+    "corrected": "prior-corrected",
+    "blind": "without the image",
+}
+
 
 def print_curves(curves: LayerCurves) -> None:
     """Print accuracy by site and readout, a column a level, then the control."""
@@ -28,7 +35,10 @@ def print_curves(curves: LayerCurves) -> None:
 
 def print_answers(answers: Answers) -> None:
     """Print how often the model's own answer is right, a row a level."""
-    rows = [[LEVEL_WORDS[level], percent(accuracy)] for level, accuracy in answers.accuracy().items()]
-    print_table(
-        f"The likeliest class name is right, of {len(answers.table)} test images", ["level", "accuracy"], rows
-    )
+    table = answers.frame()
+    heads = [ANSWER_HEADS[str(name)] for name in table.columns]
+    rows = [
+        [LEVEL_WORDS[level], *map(percent, accuracies)]
+        for level, *accuracies in table.itertuples(index=False, name=None)
+    ]
+    print_table(f"The likeliest class name is right, of {len(answers.table)} test images", heads, rows)

@@ -5,22 +5,22 @@ token to another is not lost. All depths are compared on the same test images.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from fgdiag.store import Run
 from fgdiag_probes.answered import read_answers
 from fgdiag_probes.budget_figure import draw_budget
-from fgdiag_probes.curves import probe_layers
-from fgdiag_probes.depths import LOSING_STAGE, Depth, comparable, depth_at, depths_of
-from fgdiag_probes.intervals import clustered_means, holm
-from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.verdict import SIGNIFICANT, Verdict, judge
+from fgdiag_probes.curves import LayerCurves, probe_layers
+from fgdiag_probes.depths import Depth, comparable, depth_at, depths_of, sites_of
+from fgdiag_probes.drops import drops_between, scores_at
+from fgdiag_probes.labels import Level
+from fgdiag_probes.upper_bound import network as read_by_network
+from fgdiag_probes.upper_bound import upper_chain
+from fgdiag_probes.verdict import Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,16 @@ class LossBudget:
     ----------
     drops
         One row a level and pair of consecutive depths: `from`, `to`, the `stage` in between, `drop` in points
-        of accuracy with its 95 % interval (`low`, `high`; paired, bootstrap clustered by fine class),
-        `drop_bits` likewise, `p_value` (Holm-corrected over the drops of the level), `significant`, and
-        `made_good`: a later depth is not significantly below `from`, so nothing was lost for good.
+        of accuracy with its 95 % interval (`low`, `high`; paired, clustered by fine class), `drop_bits`
+        likewise, `p_value` (Holm-corrected over the drops of the level), `significant`, and `made_good`: a later
+        depth rises significantly above `to` and is not significantly below `from`, so nothing was lost for good.
+        `drop_nonlinear` and its interval: the same where the better of the linear probe and a small network
+        speaks; `lost`: whether that falls too.
     depths
         One row a level and depth, and the pixel baseline: `site` and `readout` that speak for it, `accuracy`
-        in [0, 1] with `low` and `high`, `bits`, `chance`, and whether it is significantly `above_chance` and
-        `above_pixels`.
+        in [0, 1] with `low` and `high`, `bits`, `chance`, whether it is significantly `above_chance` and
+        `above_pixels`, `gain_high`: by how much it may be above the better of the two (upper end of the 95 %
+        interval), and `nonlinear`: the accuracy of the better of the linear probe and a small network.
     verdict
         The stage that loses the fine detail, in one sentence.
     """
@@ -63,7 +66,7 @@ class LossBudget:
         return draw_budget(self.depths, self.drops)
 
 
-def loss_budget(run: Run, *, seed: int = 0) -> LossBudget:
+def loss_budget(run: Run, *, seed: int = 0, network: bool = True) -> LossBudget:
     """Compare what linear probes and the model's answers name right, depth by depth, and judge.
 
     Probes the layers first where that was not done. Writes `results/verdict.json`. Without
@@ -75,6 +78,8 @@ def loss_budget(run: Run, *, seed: int = 0) -> LossBudget:
         An extracted run.
     seed
         See `probe_layers`.
+    network
+        Whether a small network reads the depths too, without which nothing can be called lost.
 
     Raises
     ------
@@ -87,77 +92,21 @@ def loss_budget(run: Run, *, seed: int = 0) -> LossBudget:
     drops, depths = [], []
     for level in labels.levels:
         chain = depths_of(curves, answers, level)
+        upper = _upper(run, curves, chain, level, seed) if network else None
         asked = comparable(answers, level, labels)
-        drops.append(_drops(chain, labels, level, asked, seed))
+        drops.append(drops_between(chain, labels, level, asked, upper))
         pixels = depth_at(curves, level, "pixels", ["pixels"])
-        depths.append(_scores([pixels, *chain] if pixels else chain, labels, level, asked, seed))
+        depths.append(scores_at([pixels, *chain] if pixels else chain, labels, level, asked, upper))
     drop_table, depth_table = pd.concat(drops, ignore_index=True), pd.concat(depths, ignore_index=True)
-    fed = bool(run.manifest.get("class_token_fed", True))
-    verdict = judge(drop_table, depth_table, curves, answered=answers is not None, class_token_fed=fed)
+    verdict = judge(drop_table, depth_table, curves, answered=answers is not None)
     budget = LossBudget(drop_table, depth_table, verdict)
     run.write_json("verdict", budget.json())
     return budget
 
 
-def _drops(
-    chain: Sequence[Depth], labels: Labels, level: Level, asked: np.ndarray, seed: int
-) -> pd.DataFrame:
-    correct = np.stack([depth.reading.correct(labels, level)[asked] for depth in chain])
-    bits = np.stack([depth.reading.bits[asked] for depth in chain])
-    pairs = [(i, j) for i in range(len(chain)) for j in range(i + 1, len(chain))]
-    first, second = (list(side) for side in zip(*pairs, strict=True))
-    clusters = labels.fine[labels.test][asked]
-    fall = clustered_means(100 * (correct[first] - correct[second]), clusters, seed=seed)
-    rise = clustered_means(bits[second] - bits[first], clusters, seed=seed)
-    at = [pairs.index((i, i + 1)) for i in range(len(chain) - 1)]
-    p_value = holm(fall.p_value[at])
-    lasting = (fall.p_value < SIGNIFICANT) & (fall.mean > 0)
-    made_good = [
-        any(not lasting[pairs.index((i, j))] for j in range(i + 2, len(chain))) for i in range(len(chain) - 1)
+def _upper(run: Run, curves: LayerCurves, chain: list[Depth], level: Level, seed: int) -> list[Depth]:
+    sites = sites_of(curves)
+    pooled = [
+        curves.best(level, sites[depth.name], pooled=True) if depth.name in sites else None for depth in chain
     ]
-    return pd.DataFrame(
-        {
-            "level": level,
-            "from": [depth.name for depth in chain[:-1]],
-            "to": [depth.name for depth in chain[1:]],
-            "stage": [LOSING_STAGE[depth.name] for depth in chain[1:]],
-            "drop": fall.mean[at],
-            "low": fall.low[at],
-            "high": fall.high[at],
-            "drop_bits": rise.mean[at],
-            "low_bits": rise.low[at],
-            "high_bits": rise.high[at],
-            "p_value": p_value,
-            "significant": (p_value < SIGNIFICANT) & (fall.mean[at] > 0),
-            "made_good": made_good,
-        }
-    )
-
-
-def _scores(
-    chain: Sequence[Depth], labels: Labels, level: Level, asked: np.ndarray, seed: int
-) -> pd.DataFrame:
-    clusters = labels.fine[labels.test][asked]
-    correct = np.stack([depth.reading.correct(labels, level)[asked] for depth in chain])
-    chance, chance_bits = labels.chance[level]
-    pixels = correct[0] if chain[0].name == "pixels" else np.full(correct.shape[1], chance)
-    accuracy = clustered_means(correct, clusters, seed=seed)
-    above_chance = clustered_means(correct - chance, clusters, seed=seed)
-    above_pixels = clustered_means(correct - pixels, clusters, seed=seed)
-    return pd.DataFrame(
-        {
-            "level": level,
-            "depth": [depth.name for depth in chain],
-            "site": [depth.site for depth in chain],
-            "readout": [depth.readout for depth in chain],
-            "accuracy": accuracy.mean,
-            "low": accuracy.low.clip(0, 1),
-            "high": accuracy.high.clip(0, 1),
-            "bits": [depth.reading.bits[asked].mean() for depth in chain],
-            "chance": chance,
-            "chance_bits": chance_bits,
-            "above_chance": (above_chance.p_value < SIGNIFICANT) & (above_chance.mean > 0),
-            "above_pixels": (above_pixels.p_value < SIGNIFICANT) & (above_pixels.mean > 0),
-            "images": int(asked.sum()),
-        }
-    )
+    return upper_chain(chain, pooled, level, lambda place: read_by_network(run, curves, place, seed=seed))

@@ -16,18 +16,22 @@ from fgdiag.progress import track
 from fgdiag.sites import Site
 from fgdiag.store import Run
 from fgdiag_probes import reading
+from fgdiag_probes.attention_pooling import attend
 from fgdiag_probes.controls import Control, tokens_before_the_image
 from fgdiag_probes.curve_figure import draw_curves
 from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.linear import PENALTIES
+from fgdiag_probes.linear import PENALTIES, TOLERANCE
 from fgdiag_probes.reading import Readings
 
 FOLDS = 3
-METHOD = f"2: penalties {PENALTIES}, {FOLDS} folds"
+METHOD = f"3: penalties {PENALTIES} and beyond, {FOLDS} folds to {TOLERANCE}, control task"
 """Changes whenever the same activations would be read differently, so that no old reading passes for new."""
 RELATIVE_ROUNDING = {"float32": 1e-5, "float16": 4 * 2**-10, "bfloat16": 4 * 2**-7}
 """Rounding noise of a model computing in this dtype, as a share of the numbers it computes with."""
+
+ATTENTION = "attn"
+"""Readout that attends to stored tokens."""
 
 Place = tuple[str, str]
 """Names of a site and of a readout."""
@@ -42,7 +46,9 @@ class LayerCurves:
     table
         One row a level, site and readout, sites in the order of the forward pass. `accuracy` in [0, 1] and
         `bits` (log-loss) on the test images, each with its 95 % interval (`low`, `high`, `bits_low`,
-        `bits_high`; bootstrap clustered by fine class) and what chance scores (`chance`, `chance_bits`).
+        `bits_high`; clustered by fine class) and what chance scores (`chance`, `chance_bits`). `balanced`:
+        accuracy where every class counts the same. `control`: accuracy on the control task, and
+        `selectivity`, by how much the coarse classes are named better; at level `coarse` only.
         `cv_accuracy`, `cv_bits`: the same on training images held out by cross-validation, by which every
         choice is made. `penalty`, `at_edge`, `converged`, `gradient_norm`: the fit.
     labels
@@ -51,12 +57,16 @@ class LayerCurves:
         What every place said about every test image.
     control
         Outcome of the negative control: tokens before the image.
+    class_token_fed
+        Whether the projector is fed the class token, where the encoder has one. One that is not fed is shown, but
+        does not speak for the encoder: what only it holds, the model never gets.
     """
 
     table: pd.DataFrame
     labels: Labels
     readings: dict[Place, Readings]
     control: Control
+    class_token_fed: bool = True
 
     def frame(self) -> pd.DataFrame:
         """Return the scores as a table; see `table`."""
@@ -70,16 +80,22 @@ class LayerCurves:
             "images": {"train": len(self.labels.train), "test": len(self.labels.test)},
         }
 
-    def best(self, level: Level, sites: Iterable[str]) -> Place | None:
+    def best(self, level: Level, sites: Iterable[str], *, pooled: bool = False) -> Place | None:
         """Return the place among `sites` that reads a level best on held-out *training* images, if any.
 
-        The control readout `pre` never competes.
+        The control readout `pre` never competes, nor does a class token that goes nowhere.
+
+        Parameters
+        ----------
+        pooled
+            Leave out attention, of which no vectors are recorded.
         """
         among = set(sites)
+        mute = {"pre", *([] if self.class_token_fed else ["cls"]), *([ATTENTION] if pooled else [])}
         rivals = [
             (place, found[level].choice)
             for place, found in self.readings.items()
-            if place[0] in among and place[1] != "pre"
+            if place[0] in among and place[1] not in mute
         ]
         scored = [(choice.accuracy, -choice.bits, place) for place, choice in rivals if choice]
         return max(scored, key=lambda one: one[:2])[2] if scored else None
@@ -111,22 +127,23 @@ def probe_layers(run: Run, *, seed: int = 0) -> LayerCurves:
     run
         An extracted run.
     seed
-        Seed of the cross-validation folds and of the bootstrap.
+        Of the cross-validation folds, the random kinds of the control task and the first queries of attention.
 
     Raises
     ------
     ControlFailed
         In a causal model, tokens before the image name its class better than chance.
     """
-    labels = Labels.of(run)
+    labels = Labels.of(run, seed=seed)
     readings = _read_all(run, labels, seed)
-    table = pd.concat([_scores(level, readings, labels, seed) for level in labels.levels], ignore_index=True)
+    table = pd.concat([_scores(level, readings, labels) for level in labels.levels], ignore_index=True)
     control = tokens_before_the_image(
         {place: found["fine"] for place, found in readings.items() if place[1] == "pre"},
         labels,
         applies=bool(run.manifest.get("causal", True)),
     )
-    curves = LayerCurves(table, labels, readings, control)
+    fed = bool(run.manifest.get("class_token_fed", True))
+    curves = LayerCurves(table, labels, readings, control, fed)
     run.write_table("probes", table)
     run.write_json("probes", curves.json())
     if not control.passed:
@@ -137,19 +154,29 @@ def probe_layers(run: Run, *, seed: int = 0) -> LayerCurves:
 def _read_all(run: Run, labels: Labels, seed: int) -> dict[Place, Readings]:
     """Readings of all places in the order of the forward pass, each kept on disk as soon as it is made."""
     folds = labels.folds(folds=FOLDS, seed=seed)
-    key = _key(run, seed)
-    places = [(str(site), str(readout)) for site in run.sites for readout in run.readouts(str(site))]
+    key = key_of(run, seed)
+    places = [(str(site), readout) for site in run.sites for readout in _readouts(run, str(site))]
     kept = {place: reading.load(_path(run, place), key, labels) for place in places}
     todo = [place for place in places if kept[place] is None]
     done = len(places) - len(todo)
     for place in track(todo, description="probing the layers", total=len(places), unit="readouts", done=done):
-        features = run.activations(*place)
-        kept[place] = found = reading.read(features, labels, folds, resolution=_resolution(run, place))
+        kept[place] = found = _read(run, place, labels, folds, seed)
         reading.save(_path(run, place), key, found)
     return {place: found for place, found in kept.items() if found is not None}
 
 
-def _key(run: Run, seed: int) -> str:
+def _readouts(run: Run, site: str) -> list[str]:
+    return [*run.readouts(site), *([ATTENTION] if run.has_tokens(site) else [])]
+
+
+def _read(run: Run, place: Place, labels: Labels, folds: np.ndarray, seed: int) -> Readings:
+    resolution = resolution_of(run, place[0])
+    if place[1] == ATTENTION:
+        return attend(run.tokens(place[0]), labels, folds, seed=seed, resolution=resolution)
+    return reading.read(run.activations(*place), labels, folds, resolution=resolution)
+
+
+def key_of(run: Run, seed: int) -> str:
     """What a reading depends on, apart from the place."""
     manifest = run.manifest
     made_of = [manifest.get(name) for name in ("fingerprint", "prompt", "dtype")]
@@ -161,19 +188,21 @@ def _path(run: Run, place: Place) -> Path:
     return run.result_path(f"probes/{place[0]}.{place[1]}.npz")
 
 
-def _resolution(run: Run, place: Place) -> float:
-    if place[0] == "pixels":
+def resolution_of(run: Run, site: str) -> float:
+    """Relative rounding of the activations at a site; see `fgdiag_probes.linear.Basis.of`."""
+    if site == "pixels":
         return 0.0
     return RELATIVE_ROUNDING.get(str(run.manifest.get("dtype")).removeprefix("torch."), 1e-5)
 
 
-def _scores(level: Level, readings: dict[Place, Readings], labels: Labels, seed: int) -> pd.DataFrame:
+def _scores(level: Level, readings: dict[Place, Readings], labels: Labels) -> pd.DataFrame:
     asked = labels.asked(level, labels.test)
     found = [places[level] for places in readings.values()]
     correct = np.stack([one.correct(labels, level)[asked] for one in found])
     clusters = labels.fine[labels.test][asked]
-    accuracy = clustered_means(correct, clusters, seed=seed)
-    bits = clustered_means(np.stack([one.bits[asked] for one in found]), clusters, seed=seed)
+    accuracy = clustered_means(correct, clusters, step=1.0)
+    bits = clustered_means(np.stack([one.bits[asked] for one in found]), clusters, step=0.0)
+    control = np.array([np.nan if one.control is None else one.control.mean() for one in found])
     choices = pd.DataFrame([vars(one.choice) for one in found])
     chance, chance_bits = labels.chance[level]
     table = pd.DataFrame(
@@ -186,6 +215,9 @@ def _scores(level: Level, readings: dict[Place, Readings], labels: Labels, seed:
             "low": accuracy.low.clip(0, 1),
             "high": accuracy.high.clip(0, 1),
             "chance": chance,
+            "balanced": _balanced(correct, labels.codes(level)[labels.test][asked]),
+            "control": control,
+            "selectivity": accuracy.mean - control,
             "bits": bits.mean,
             "bits_low": bits.low.clip(0),
             "bits_high": bits.high,
@@ -194,3 +226,9 @@ def _scores(level: Level, readings: dict[Place, Readings], labels: Labels, seed:
         }
     )
     return table.join(choices.rename(columns={"accuracy": "cv_accuracy", "bits": "cv_bits"}))
+
+
+def _balanced(correct: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """(places,) mean over classes of the share named right."""
+    _, codes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    return np.stack([np.bincount(codes, row) / sizes for row in correct]).mean(1)

@@ -29,24 +29,27 @@ class Depth:
     reading: Reading
 
 
+def sites_of(curves: LayerCurves) -> dict[str, list[str]]:
+    """The sites among which the best speaks for a depth, by name of the depth; probed depths only."""
+    sites = sorted({Site.parse(site) for site, _ in curves.readings})
+    llm = [str(site) for site in sites if site.part == "llm"]
+    among = {
+        "vision": ["vision"],
+        "projector": [str(site) for site in sites if site.part == "projector"],
+        "best llm layer": llm,
+        "last llm layer": llm[-1:],
+    }
+    return {name: found for name, found in among.items() if curves.best("fine", found)}
+
+
 def depths_of(curves: LayerCurves, answers: Readings | None, level: Level) -> list[Depth]:
     """Depths from the vision encoder to the answer, those that the run has.
 
     The best of all readouts speaks for a depth, and of all sites where there are several; chosen on held-out
     training images.
     """
-    sites = sorted({Site.parse(site) for site, _ in curves.readings})
-    llm = [str(site) for site in sites if site.part == "llm"]
-    candidates = {
-        "vision": ["vision"],
-        "projector": [str(site) for site in sites if site.part == "projector"],
-        "best llm layer": llm,
-        "last llm layer": llm[-1:],
-    }
-    depths = []
-    for name, among in candidates.items():
-        if depth := depth_at(curves, level, name, among):
-            depths.append(depth)
+    found = [depth_at(curves, level, name, among) for name, among in sites_of(curves).items()]
+    depths = [depth for depth in found if depth]
     if answers is not None:
         depths.append(Depth("answer", "answer", "likelihood", answers[level]))
     return depths

@@ -1,6 +1,6 @@
 """What is asked of every readout: the labels, who learns them, who is tested, and what chance would score."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Self
 
@@ -33,6 +33,8 @@ class Labels:
         Which of `fine|coarse`, `fine` and `coarse` can be asked.
     groups
         (images,) what must stay in one fold.
+    seed
+        Of the random kinds.
     """
 
     train: np.ndarray
@@ -44,9 +46,10 @@ class Labels:
     siblings: np.ndarray
     levels: tuple[Level, ...]
     groups: np.ndarray
+    seed: int = 0
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def of(cls, run: Run, *, seed: int = 0) -> Self:
         """Read the labels of a run; `ImagesNotUsable` where nothing can be trained or tested."""
         images = run.images
         usable = (images["status"] == "ok").to_numpy()
@@ -74,7 +77,7 @@ class Labels:
             if siblings[coarse[test]].sum(1).max() > 1:
                 levels = ("fine|coarse", "fine", "coarse")
         groups = images["group"].to_numpy(str)
-        return cls(train, test, fine, coarse, fine_names, coarse_names, siblings, levels, groups)
+        return cls(train, test, fine, coarse, fine_names, coarse_names, siblings, levels, groups, seed)
 
     def codes(self, level: Level) -> np.ndarray:
         """(images,) the class that is right at a level."""
@@ -93,6 +96,30 @@ class Labels:
     def asked(self, level: Level, rows: np.ndarray) -> np.ndarray:
         """(rows,) bool: whether there is anything to choose; look-alikes need a sibling."""
         return self.candidates(level, rows).sum(1) > 1
+
+    @cached_property
+    def random_kinds(self) -> np.ndarray:
+        """(fine classes,) a random kind for each, in place of its coarse class; as many classes a kind as there.
+
+        The control task on types of Hewitt & Liang (2019, arXiv 1909.03368). Such kinds mean nothing: a probe that
+        names them knows by heart which fine classes go together. What it names better than those is selectivity.
+        """
+        return np.random.default_rng(self.seed).permutation(self.siblings.argmax(0))
+
+    def resplit(self, seed: int, *, parts: int = 20) -> Self:
+        """Deal all images anew into training and test images, as many as before and whole groups on one side.
+
+        Parameters
+        ----------
+        parts
+            Images are dealt into so many parts, each class spread evenly, of which the first few are tested.
+        """
+        used = np.concatenate([self.train, self.test])
+        part = stratified_group_folds(self.fine[used], self.groups[used], folds=parts, seed=seed)
+        tested = part < max(1, round(parts * len(self.test) / len(used)))
+        train, test = np.sort(used[~tested]), np.sort(used[tested])
+        known = np.isin(self.fine[test], self.fine[train])
+        return replace(self, train=train, test=test[known])
 
     def folds(self, *, folds: int, seed: int) -> np.ndarray:
         """(train,) fold of every training image."""

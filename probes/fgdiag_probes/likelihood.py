@@ -7,6 +7,7 @@ name. A name's last token is read but never run, and names that differ in their 
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fgdiag.family_table import quirk_of
+from fgdiag.progress import say
 from fgdiag.prompts import with_answer
 
 if TYPE_CHECKING:
@@ -90,10 +92,20 @@ def _way_of_scoring(vlm: "VLM", picture: "Image", prompt: str, ids: Sequence[tup
     whole = _score_by_whole_passes(vlm, [picture], prompt, some)
     try:
         cached = _score_by_cache(vlm, [picture], prompt, some)
+        error = float(np.median(abs(cached - whole) / (1 + abs(whole) / 10)))
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
-        return _score_by_whole_passes
-    error = float(np.median(abs(cached - whole) / (1 + abs(whole) / 10)))
-    return _score_by_cache if error < ROUNDING.get(vlm.dtype, 0.3) else _score_by_whole_passes
+        error = np.inf
+    if error < ROUNDING.get(vlm.dtype, 0.3):
+        return _score_by_cache
+    _say_slow(vlm.name)
+    return _score_by_whole_passes
+
+
+@cache
+def _say_slow(model: str) -> None:
+    say(
+        f"the cache of {model} does not reproduce a whole pass: each name takes a pass of its own, which is slow"
+    )
 
 
 # --- one pass for the prompt, and the names behind its cache --------------------------------------------------------

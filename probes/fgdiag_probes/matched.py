@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fgdiag_probes.held_out import choice_of
 from fgdiag_probes.labels import Labels
 from fgdiag_probes.linear import BITS, PENALTIES, TOLERANCE, Basis, LinearProbe, fit_probe
-from fgdiag_probes.reading import Reading, Readings
+from fgdiag_probes.reading import Reading, Readings, choice_of_probe
 from fgdiag_probes.solver import follow
 
 
@@ -54,16 +53,7 @@ def read_at_width(
     for level in labels.levels:
         probe = _fit(basis, parts, labels.coarse[labels.train], folds) if level == "coarse" else fine
         seen = Reading.of_logits(probe.logits(features[labels.test]), labels, level, labels.test)
-        choice = choice_of(
-            probe.cv_logits,
-            labels,
-            level,
-            penalty=probe.penalty,
-            at_edge=probe.at_edge,
-            converged=probe.converged,
-            gradient_norm=probe.gradient_norm,
-        )
-        readings[level] = replace(seen, choice=choice)
+        readings[level] = replace(seen, choice=choice_of_probe(probe, labels, level))
     return readings
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgdiag_probes.held_out import choice_of
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.linear import Basis
-from fgdiag_probes.reading import Choice, Reading, Readings
+from fgdiag_probes.reading import Choice, Reading, Readings, choice_of
 
 NEIGHBOURS = (1, 5, 20, 60)
 WHITENING = (0.0, 0.5, 1.0)

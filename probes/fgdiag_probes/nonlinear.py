@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fgdiag_probes.held_out import choice_of
 from fgdiag_probes.labels import Labels
 from fgdiag_probes.linear import BITS, Basis
-from fgdiag_probes.reading import Reading, Readings
+from fgdiag_probes.reading import Reading, Readings, choice_of
 
 HIDDEN = 128
 DROPOUT = 0.3

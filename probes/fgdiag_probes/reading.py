@@ -40,11 +40,14 @@ class Reading:
         (test,) float32, minus log2 of the probability given to the right class; NaN where nothing was asked.
     choice
         None where there was nothing to fit, as for the model's own answers.
+    control
+        (test,) bool, whether a probe of the same kind named the random kind right; at level `coarse` only.
     """
 
     said: np.ndarray
     bits: np.ndarray
     choice: Choice | None = None
+    control: np.ndarray | None = None
 
     def correct(self, labels: Labels, level: Level) -> np.ndarray:
         """(test,) float64: 1 where the right class was named."""
@@ -74,8 +77,64 @@ class Reading:
 Readings = dict[Level, Reading]
 
 
+def choice_of(
+    logits: np.ndarray,
+    labels: Labels,
+    level: Level,
+    *,
+    penalty: float,
+    at_edge: bool = False,
+    converged: bool = True,
+    gradient_norm: float = float("nan"),
+) -> Choice:
+    """Score a reader by what it says of training images that it did not see.
+
+    Parameters
+    ----------
+    logits
+        (train, classes) unnormalised log-probabilities over all classes of the level, each row from a reader that
+        did not see it.
+    labels, level
+        What was asked.
+    penalty
+        Strength of the regularisation; NaN where a reader has none, as nearest neighbours.
+    at_edge
+        Whether what was chosen lies at an end of what was on offer.
+    converged
+        Whether the fit was finished.
+    gradient_norm
+        Of the objective at the end of the fit; NaN where that says nothing.
+    """
+    seen = Reading.of_logits(logits, labels, level, labels.train)
+    asked = labels.asked(level, labels.train)
+    correct = seen.said == labels.codes(level)[labels.train]
+    return Choice(
+        accuracy=float(correct[asked].mean()),
+        bits=float(seen.bits[asked].mean()),
+        penalty=penalty,
+        at_edge=at_edge,
+        converged=converged,
+        gradient_norm=gradient_norm,
+    )
+
+
+def choice_of_probe(probe: LinearProbe, labels: Labels, level: Level) -> Choice:
+    """`choice_of` for a linear probe."""
+    return choice_of(
+        probe.cv_logits,
+        labels,
+        level,
+        penalty=probe.penalty,
+        at_edge=probe.at_edge,
+        converged=probe.converged,
+        gradient_norm=probe.gradient_norm,
+    )
+
+
 def read(features: np.ndarray, labels: Labels, folds: np.ndarray, *, resolution: float) -> Readings:
     """Probe one readout at every level; the test images are touched here, once.
+
+    Beside the coarse level stands its control task; see `fgdiag_probes.labels.Labels.random_kinds`.
 
     Parameters
     ----------
@@ -86,28 +145,19 @@ def read(features: np.ndarray, labels: Labels, folds: np.ndarray, *, resolution:
     resolution
         Relative rounding of the features; see `fgdiag_probes.linear.Basis.of`.
     """
-    basis = Basis.of(features[labels.train], resolution=resolution)
+    basis, tested = Basis.of(features[labels.train], resolution=resolution), features[labels.test]
     readings: Readings = {}
     fine = fit_probe(basis, labels.fine[labels.train], folds=folds)
     for level in labels.levels:
         probe = fit_probe(basis, labels.coarse[labels.train], folds=folds) if level == "coarse" else fine
-        seen = Reading.of_logits(probe.logits(features[labels.test]), labels, level, labels.test)
-        readings[level] = replace(seen, choice=_choice(probe, labels, level))
+        seen = Reading.of_logits(probe.logits(tested), labels, level, labels.test)
+        readings[level] = replace(seen, choice=choice_of_probe(probe, labels, level))
+    if "coarse" in labels.levels:
+        kinds = labels.random_kinds[labels.fine]
+        control = fit_probe(basis, kinds[labels.train], folds=folds)
+        right = control.predict(tested) == kinds[labels.test]
+        readings["coarse"] = replace(readings["coarse"], control=right)
     return readings
-
-
-def _choice(probe: LinearProbe, labels: Labels, level: Level) -> Choice:
-    held_out = Reading.of_logits(probe.cv_logits, labels, level, labels.train)
-    asked = held_out.said >= 0
-    correct = held_out.said == labels.codes(level)[labels.train]
-    return Choice(
-        accuracy=float(correct[asked].mean()),
-        bits=float(held_out.bits[asked].mean()),
-        penalty=probe.penalty,
-        at_edge=probe.at_edge,
-        converged=probe.converged,
-        gradient_norm=probe.gradient_norm,
-    )
 
 
 def save(path: Path, key: str, readings: Readings) -> None:
@@ -118,6 +168,8 @@ def save(path: Path, key: str, readings: Readings) -> None:
         arrays[f"{level}:bits"] = reading.bits
         if reading.choice is not None:
             arrays[f"{level}:choice"] = np.array(json.dumps(asdict(reading.choice)))
+        if reading.control is not None:
+            arrays[f"{level}:control"] = reading.control
     buffer = BytesIO()
     np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     write_bytes(path, buffer.getvalue())
@@ -135,6 +187,7 @@ def load(path: Path, key: str, labels: Labels) -> Readings | None:
                 arrays[f"{level}:said"],
                 arrays[f"{level}:bits"],
                 Choice(**json.loads(str(arrays[f"{level}:choice"]))),
+                arrays.get(f"{level}:control"),
             )
             for level in labels.levels
         }

@@ -292,6 +292,9 @@ def _line_search(
         bend = problems.mean(variance) + bend_ridge
         low, high = torch.where(slope < 0, length, low), torch.where(slope < 0, high, length)
         newton = length - slope / bend.clamp_min(1e-30)
-        middle = torch.where(high.isinf(), 2.0 * length, 0.5 * (low + high))
-        length = torch.where((newton > low) & (newton < high), newton, middle)
+        unbounded = high.isinf()
+        middle = torch.where(unbounded, 2.0 * length, 0.5 * (low + high))
+        # Where a class is not seen, the curvature fades along its bias and Newton would leap out of sight.
+        inside = (newton > low) & (newton < torch.where(unbounded, 4.0 * length, high))
+        length = torch.where(inside, newton, middle)
     return direction * length.view(-1, 1, 1), new_logits, probabilities

@@ -16,12 +16,13 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
     "#8A8F98",
 )
 
-READOUT_COLOURS = {"image": BLUE, "last": ORANGE, "cls": GREEN, "pre": PURPLE}
+READOUT_COLOURS = {"image": BLUE, "last": ORANGE, "cls": GREEN, "pre": PURPLE, "attn": VERMILION}
 READOUT_WORDS = {
     "image": "mean over image tokens",
     "last": "last prompt token",
     "cls": "class token",
     "pre": "tokens before the image",
+    "attn": "attention over image tokens",
 }
 LEVEL_WORDS = {
     "fine|coarse": "fine class among look-alikes",

@@ -6,27 +6,24 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from fgdiag_probes.curves import LayerCurves
-from fgdiag_probes.labels import Level
+from fgdiag_probes.curves import ATTENTION, LayerCurves
 from fgdiag_probes.linear import fits_in_words
 from fgdiag_probes.style import percent
 
 Stage = Literal["vision encoder", "projector", "language model", "answer", "none"]
 Row = Mapping[str, Any]
 
-SIGNIFICANT = 0.05
 HALFWAY = 0.5
 """An encoder no better than raw pixels is blamed only if it misses at least this share of the way from chance
 to perfect: where even pixels tell the classes apart, there is little to add."""
+LITTLE = 0.15
+"""What an encoder may at most read above chance and raw pixels (upper end of the interval) to be called blind.
+Not to see a gain among few classes is no proof that there is none."""
 
 NOT_TESTED = (
-    "a pooling that is learnt: detail in single tokens that their mean hides counts as lost here",
-    "a non-linear reader: detail that only a non-linear probe can read counts as lost here",
-    "selectivity: control tasks with random labels, which show how much a probe learns by heart",
     "use: whether the model relies on what a probe reads, which only an intervention shows",
     "other prompts and other wordings of the class names",
     "an image-only model on the same images as a reference",
-    "other splits and seeds: this is one split of the images and one seed",
 )
 
 
@@ -71,12 +68,12 @@ def judge(
     curves: LayerCurves,
     *,
     answered: bool,
-    class_token_fed: bool = True,
 ) -> Verdict:
     """Name the stage with the largest significant drop at the finest level that was not made good later.
 
-    The vision encoder is named where it never made the classes readable: its probe is not significantly above
-    chance, or not above raw pixels while missing over half of what there is to know.
+    A drop that only the linear probe sees, and the network does not, yields to one that both see. The vision
+    encoder is named where it never made the classes readable: what its probe reads above chance and above raw
+    pixels is not significant, and little at most, while it misses over half of what there is to know.
 
     Parameters
     ----------
@@ -86,30 +83,35 @@ def judge(
         What they were made from.
     answered
         Whether the model's answers are the last depth.
-    class_token_fed
-        Whether the projector is fed the class token, where the encoder has one.
     """
     level = curves.labels.levels[0]
     at = {(row["level"], row["depth"]): row for row in _rows(depths)}
-    losses = [
-        row for row in _rows(drops) if row["level"] == level and row["significant"] and not row["made_good"]
-    ]
+    stage, largest = named(drops, depths, level)
     vision = at.get((level, "vision"))
-    stage: Stage
-    if vision is not None and _never_had_it(vision):
-        stage, sentence = "vision encoder", _blind(vision, at.get((level, "pixels")))
-    elif losses:
-        largest = max(losses, key=lambda row: row["drop"])
-        aside = (
-            _patches(curves, level, class_token_fed) if at[level, largest["from"]]["readout"] == "cls" else ""
-        )
-        stage, sentence = largest["stage"], _lost(largest, at, aside) + _kind(largest, _rows(drops), at)
+    if stage == "vision encoder" and vision is not None:
+        sentence = _blind(vision, at.get((level, "pixels")))
+    elif largest is not None:
+        sentence = _lost(largest, at) + _kind(largest, _rows(drops), at)
     else:
         chain = [row for row in _rows(depths) if row["level"] == level and row["depth"] != "pixels"]
-        stage, sentence = "none", _nothing_lost(chain)
+        sentence = _nothing_lost(chain)
     if not answered:
         sentence += " The model's own answers were not tested."
     return Verdict(stage, sentence, _numbers(drops, depths, curves), _not_tested(curves, answered, at, level))
+
+
+def named(drops: pd.DataFrame, depths: pd.DataFrame, level: str) -> tuple[Stage, Row | None]:
+    """Return the stage that loses a level, and the drop that says so; see `judge`."""
+    visions = [row for row in _rows(depths) if (row["level"], row["depth"]) == (level, "vision")]
+    if visions and _never_had_it(visions[0]):
+        return "vision encoder", None
+    losses = [
+        row for row in _rows(drops) if row["level"] == level and row["significant"] and not row["made_good"]
+    ]
+    if not losses:
+        return "none", None
+    largest = max(losses, key=lambda row: (row.get("lost", True), row["drop"]))
+    return largest["stage"], largest
 
 
 def _rows(table: pd.DataFrame) -> list[Row]:
@@ -117,10 +119,9 @@ def _rows(table: pd.DataFrame) -> list[Row]:
 
 
 def _never_had_it(vision: Row) -> bool:
-    if not vision["above_chance"]:
-        return True
     reached = (vision["accuracy"] - vision["chance"]) / (1 - vision["chance"])
-    return not vision["above_pixels"] and reached < HALFWAY
+    seen_to_gain = vision["above_chance"] and vision["above_pixels"]
+    return not seen_to_gain and vision["gain_high"] < LITTLE and reached < HALFWAY
 
 
 def _among(level: str) -> str:
@@ -140,25 +141,23 @@ def _blind(vision: Row, pixels: Row | None) -> str:
     )
 
 
-def _patches(curves: LayerCurves, level: Level, class_token_fed: bool) -> str:
-    """What is to be known where the class token speaks for the encoder: its patches may say less."""
-    patches = percent(curves.row(level, ("vision", "image"))["accuracy"])
-    if class_token_fed:
-        return f" (the mean of its patches: {patches})"
-    return f", which this model does not feed to its projector (the mean of the patches that it feeds: {patches}),"
-
-
-def _lost(drop: Row, at: Mapping[tuple[str, str], Row], aside: str) -> str:
+def _lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
     before, after = at[drop["level"], drop["from"]], at[drop["level"], drop["to"]]
     readable = (
         f"{_among(drop['level'])}a linear probe names {percent(before['accuracy'])} of test images right "
-        f"{_where(before)}{aside}"
+        f"{_where(before)}"
     )
     fall = f"(a drop of {drop['drop']:.0f} points, 95 % interval {drop['low']:.0f} to {drop['high']:.0f})"
     if drop["stage"] == "answer":
         return (
             f"The model does not say the fine detail that its last layer still holds: {readable} but its "
             f"own answer, the most likely class name, is right for {percent(after['accuracy'])} {fall}"
+        )
+    if not drop.get("lost", True):
+        return (
+            f"The {drop['stage']} makes the fine detail harder to read, but does not lose it: {readable} and "
+            f"{percent(after['accuracy'])} {_where(after)} {fall}, while a small network still names "
+            f"{percent(after['nonlinear'])} there"
         )
     return (
         f"The {drop['stage']} loses the fine detail: {readable} but {percent(after['accuracy'])} "
@@ -216,6 +215,12 @@ def _numbers(drops: pd.DataFrame, depths: pd.DataFrame, curves: LayerCurves) -> 
     for level in curves.labels.levels:
         lines += [_depth_line(row) for row in _rows(depths) if row["level"] == level]
         lines += [_drop_line(row) for row in _rows(drops) if row["level"] == level]
+    if ("vision", "cls") in curves.readings and not curves.class_token_fed:
+        alone = curves.row(curves.labels.levels[0], ("vision", "cls"))
+        lines.append(
+            f"the encoder's class token, which the projector is not fed: {percent(alone['accuracy'])} "
+            f"right, {alone['level']}"
+        )
     lines.append(f"control: {curves.control.sentence}")
     lines.append(f"fits: {fits_in_words(curves.table)}")
     return tuple(lines)
@@ -232,9 +237,15 @@ def _depth_line(row: Row) -> str:
 def _drop_line(row: Row) -> str:
     word = "significant" if row["significant"] else "noise" if row["drop"] > 0 else "no drop"
     good = ", made good later" if row["significant"] and row["made_good"] else ""
+    network = (
+        f"; with a small network {row['drop_nonlinear']:.1f} ({row['low_nonlinear']:.1f} to "
+        f"{row['high_nonlinear']:.1f})"
+        if "drop_nonlinear" in row
+        else ""
+    )
     return (
-        f"{row['level']}, {row['from']} to {row['to']}: {row['drop']:.1f} points lost, 95 % interval "
-        f"{row['low']:.1f} to {row['high']:.1f}, {word}{good}"
+        f"{row['level']}, {row['from']} to {row['to']}: a drop of {row['drop']:.1f} points, 95 % interval "
+        f"{row['low']:.1f} to {row['high']:.1f}, {word}{good}{network}"
     )
 
 
@@ -248,6 +259,12 @@ def _not_tested(
         missing.append("whether a drop is specific to fine detail: the images have no coarse labels")
     if (level, "pixels") not in at:
         missing.append("raw pixels as a baseline: the run does not hold them")
+    if not any(readout == ATTENTION for _, readout in curves.readings):
+        missing.append(
+            "a pooling that is learnt (`--tokens`): detail in single tokens that their mean hides counts as lost"
+        )
+    if not any("nonlinear" in row for row in at.values()):
+        missing.append("a non-linear reader: detail that only a non-linear probe can read counts as lost")
     if not curves.control.applies:
         missing.append(f"the control on tokens before the image. {curves.control.sentence}")
     return (*missing, *NOT_TESTED)

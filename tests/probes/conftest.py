@@ -39,6 +39,9 @@ class PlantedRun:
         self.reads += 1
         return self._activations[site, readout]
 
+    def has_tokens(self, site: str) -> bool:
+        return False
+
     def result_path(self, name: str) -> Path:
         path = self.path / "results" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def test_json_on_disk_is_what_others_read(planted) -> None:
     assert stored == budget.json()
     assert stored["stage"] == "projector"
     assert {"from", "to", "level", "drop", "low", "high", "significant"} <= set(stored["budget"][0])
-    assert any("non-linear" in line for line in stored["not_tested"])
+    assert any("a pooling that is learnt" in line for line in stored["not_tested"])
 
 
 def test_a_fall_of_everything_is_not_called_specific(planted) -> None:

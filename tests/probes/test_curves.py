@@ -28,7 +28,9 @@ def test_every_score_has_chance_and_an_interval(curves: LayerCurves) -> None:
     table = curves.frame()
     assert len(table) == 3 * 15
     assert len(table.query("low <= accuracy <= high and bits_low <= bits <= bits_high")) == len(table)
-    assert len(table.dropna()) == len(table)
+    scores = table.drop(columns=["control", "selectivity"])
+    assert len(scores.dropna()) == len(table)
+    assert table["control"].notna().tolist() == (table["level"] == "coarse").tolist()
     assert table["converged"].to_numpy().all()
 
 

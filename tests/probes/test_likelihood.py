@@ -116,11 +116,16 @@ def test_small_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     close(name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION), roomy)
 
 
-def test_a_model_whose_cache_is_wrong_is_run_once_a_name(monkeypatch: pytest.MonkeyPatch):
+def test_a_model_whose_cache_is_wrong_is_run_once_a_name_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     vlm = opened(tiny.llava())
+    vlm.name = "forgetful"
     monkeypatch.setattr(likelihood, "_score_by_cache", lambda *_: np.zeros((1, 1)))
     found = name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION)
     close(found, exactly(by_hand(vlm, NAMES)))
+    name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION)
+    assert capsys.readouterr().err.count("the cache of forgetful does not reproduce a whole pass") == 1
 
 
 def test_a_label_without_a_word_is_said_as_it_is_written():

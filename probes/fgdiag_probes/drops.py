@@ -1,0 +1,134 @@
+"""What is left at each depth and what falls between two of them, on the same test images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fgdiag_probes.depths import LOSING_STAGE, Depth
+from fgdiag_probes.intervals import Estimates, clustered_means, holm
+from fgdiag_probes.labels import Labels, Level
+
+SIGNIFICANT = 0.05
+
+
+def drops_between(
+    chain: Sequence[Depth],
+    labels: Labels,
+    level: Level,
+    asked: np.ndarray,
+    upper: Sequence[Depth] | None = None,
+) -> pd.DataFrame:
+    """Compare consecutive depths.
+
+    Parameters
+    ----------
+    chain
+        The depths in order.
+    asked
+        (test,) bool, the images to compare on.
+    upper
+        For each depth of the chain what speaks for it where a reader need not be linear.
+
+    Returns
+    -------
+    DataFrame
+        A row for two consecutive depths; columns as of `fgdiag_probes.bottleneck.LossBudget.drops`.
+    """
+    correct = np.stack([depth.reading.correct(labels, level)[asked] for depth in chain])
+    bits = np.stack([depth.reading.bits[asked] for depth in chain])
+    clusters = labels.fine[labels.test][asked]
+    fall = clustered_means(-100 * np.diff(correct, axis=0), clusters, step=100.0)
+    rise = clustered_means(np.diff(bits, axis=0), clusters, step=0.0)
+    p_value = holm(fall.p_value)
+    table = pd.DataFrame(
+        {
+            "level": level,
+            "from": [depth.name for depth in chain[:-1]],
+            "to": [depth.name for depth in chain[1:]],
+            "stage": [LOSING_STAGE[depth.name] for depth in chain[1:]],
+            "drop": fall.mean,
+            "low": fall.low,
+            "high": fall.high,
+            "drop_bits": rise.mean,
+            "low_bits": rise.low,
+            "high_bits": rise.high,
+            "p_value": p_value,
+            "significant": (p_value < SIGNIFICANT) & (fall.mean > 0),
+            "made_good": [_made_good(correct, clusters, at) for at in range(len(chain) - 1)],
+        }
+    )
+    if upper:
+        read = np.stack([depth.reading.correct(labels, level)[asked] for depth in upper])
+        gone = clustered_means(-100 * np.diff(read, axis=0), clusters, step=100.0)
+        table = table.assign(
+            drop_nonlinear=gone.mean, low_nonlinear=gone.low, high_nonlinear=gone.high, lost=gone.low > 0
+        )
+    return table
+
+
+def _made_good(correct: np.ndarray, clusters: np.ndarray, at: int) -> bool:
+    """Whether a later depth is seen to rise again, and not seen to stay below where the fall began."""
+    before, after, later = correct[at], correct[at + 1], correct[at + 2 :]
+    if not len(later):
+        return False
+    risen = clustered_means(100 * (later - after), clusters, step=100.0)
+    below = clustered_means(100 * (before - later), clusters, step=100.0)
+    return bool((_above_zero(risen) & ~_above_zero(below)).any())
+
+
+def scores_at(
+    chain: Sequence[Depth],
+    labels: Labels,
+    level: Level,
+    asked: np.ndarray,
+    upper: Sequence[Depth] | None = None,
+) -> pd.DataFrame:
+    """Score each depth of a chain, which may begin with the pixel baseline.
+
+    Returns
+    -------
+    DataFrame
+        A row a depth; columns as of `fgdiag_probes.bottleneck.LossBudget.depths`.
+    """
+    clusters = labels.fine[labels.test][asked]
+    correct = np.stack([depth.reading.correct(labels, level)[asked] for depth in chain])
+    chance, chance_bits = labels.chance[level]
+    pixels = correct[0] if chain[0].name == "pixels" else np.full(correct.shape[1], chance)
+    rival = pixels if pixels.mean() > chance else np.full(correct.shape[1], chance)
+    accuracy = clustered_means(correct, clusters, step=1.0)
+    above_chance = clustered_means(correct - chance, clusters, step=1.0)
+    above_pixels = clustered_means(correct - pixels, clusters, step=1.0)
+    gain = clustered_means(correct - rival, clusters, step=1.0)
+    table = pd.DataFrame(
+        {
+            "level": level,
+            "depth": [depth.name for depth in chain],
+            "site": [depth.site for depth in chain],
+            "readout": [depth.readout for depth in chain],
+            "accuracy": accuracy.mean,
+            "low": accuracy.low.clip(0, 1),
+            "high": accuracy.high.clip(0, 1),
+            "bits": [depth.reading.bits[asked].mean() for depth in chain],
+            "chance": chance,
+            "chance_bits": chance_bits,
+            "above_chance": _above_zero(above_chance),
+            "above_pixels": _above_zero(above_pixels),
+            "gain_high": gain.high,
+            "images": int(asked.sum()),
+        }
+    )
+    if upper:
+        by_name = {depth.name: depth for depth in upper}
+        nonlinear = [
+            by_name[depth.name].reading.correct(labels, level)[asked].mean()
+            if depth.name in by_name
+            else np.nan
+            for depth in chain
+        ]
+        table = table.assign(nonlinear=nonlinear)
+    return table
+
+
+def _above_zero(found: Estimates) -> np.ndarray:
+    return (found.p_value < SIGNIFICANT) & (found.mean > 0)

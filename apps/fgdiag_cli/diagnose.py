@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgdiag_probes import Answers, answer, loss_budget, probe_layers
+from fgdiag_probes import Answers, answer, gather, loss_budget
 
 from fgdiag.duplicates import NearDuplicates, near_duplicates
 from fgdiag.errors import RunIncomplete, RunMismatch
@@ -83,7 +83,7 @@ def diagnose(request: Request) -> Diagnosis:
     """Record, probe, ask, judge and report."""
     run = record(request)
     with run.lock():
-        probe_layers(run)
+        gather(run, seed=seed)
         ask(run, lambda: request.vlm, lambda: request.images)
         verdict = loss_budget(run).verdict
         return Diagnosis(run.path, write_report(run), verdict)

@@ -10,7 +10,7 @@ cross-entropy of its leave-one-out scores, which have a closed form (Allen 1974)
 Every cross-validation fold has queries of its own, which never saw its images. All folds learn in the same pass.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.reading import Choice, Reading, Readings, read
+from fgdiag_probes.reading import Reading, Readings, choice_of, read
 
 QUERIES = 4
 STEPS, CHECK_EVERY, PATIENCE = 120, 20, 2
@@ -206,19 +206,16 @@ class _Attention:
         _, place, heat = self._fit(best.scores, level)
         columns = self._columns(level)
         held_out, tested = (heat * found[place][:, columns].numpy() for found in (best.scores, scores))
-        on_train = Reading.of_logits(held_out, self.labels, level, self.train)
-        asked = on_train.said >= 0
-        right = on_train.said == self.labels.codes(level)[self.train]
-        choice = Choice(
-            accuracy=float(right[asked].mean()),
-            bits=float(on_train.bits[asked].mean()),
+        choice = choice_of(
+            held_out,
+            self.labels,
+            level,
             penalty=PENALTIES[place],
             at_edge=place in (0, len(PENALTIES) - 1),
             converged=not best.last,
-            gradient_norm=0.0,
         )
         seen = Reading.of_logits(tested, self.labels, level, self.labels.test)
-        return Reading(seen.said, seen.bits, choice)
+        return replace(seen, choice=choice)
 
     def _columns(self, level: Level) -> slice:
         fine = len(self.labels.fine_names)

@@ -18,6 +18,7 @@ from fgdiag_probes.curves import LayerCurves, probe_layers
 from fgdiag_probes.depths import Depth, comparable, depth_at, depths_of, sites_of
 from fgdiag_probes.drops import drops_between, scores_at
 from fgdiag_probes.labels import Level
+from fgdiag_probes.stability import deal_anew
 from fgdiag_probes.upper_bound import network as read_by_network
 from fgdiag_probes.upper_bound import upper_chain
 from fgdiag_probes.verdict import Verdict, judge
@@ -66,7 +67,7 @@ class LossBudget:
         return draw_budget(self.depths, self.drops)
 
 
-def loss_budget(run: Run, *, seed: int = 0, network: bool = True) -> LossBudget:
+def loss_budget(run: Run, *, seed: int = 0, network: bool = True, splits: bool = True) -> LossBudget:
     """Compare what linear probes and the model's answers name right, depth by depth, and judge.
 
     Probes the layers first where that was not done. Writes `results/verdict.json`. Without
@@ -80,6 +81,8 @@ def loss_budget(run: Run, *, seed: int = 0, network: bool = True) -> LossBudget:
         See `probe_layers`.
     network
         Whether a small network reads the depths too, without which nothing can be called lost.
+    splits
+        Whether the images are also dealt anew, to see if the verdict is stable; see `deal_anew`.
 
     Raises
     ------
@@ -98,7 +101,8 @@ def loss_budget(run: Run, *, seed: int = 0, network: bool = True) -> LossBudget:
         pixels = depth_at(curves, level, "pixels", ["pixels"])
         depths.append(scores_at([pixels, *chain] if pixels else chain, labels, level, asked, upper))
     drop_table, depth_table = pd.concat(drops, ignore_index=True), pd.concat(depths, ignore_index=True)
-    verdict = judge(drop_table, depth_table, curves, answered=answers is not None)
+    stability = deal_anew(run, curves, seed=seed) if splits else None
+    verdict = judge(drop_table, depth_table, curves, answered=answers is not None, stability=stability)
     budget = LossBudget(drop_table, depth_table, verdict)
     run.write_json("verdict", budget.json())
     return budget

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
+from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels
+from fgdiag_probes.linear import fit_probe
 from fgdiag_probes.reading import Reading
 
 ALARM = 0.01
@@ -85,3 +87,63 @@ def tokens_before_the_image(
         "class), so no number of this run can be believed."
     )
     return Control(name, True, passed, most / tested, chance, p_value, sentence)
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """A probe that was taught shuffled labels.
+
+    Attributes
+    ----------
+    train
+        Share of its training images whose shuffled label it names, in [0, 1]: what it can learn by heart.
+    test
+        Share of test images whose real label it names.
+    p_value
+        One-sided, for `test` being chance; clustered by class, for the images of a class fall together.
+    """
+
+    train: float
+    test: float
+    p_value: float
+
+
+def learn_shuffled(
+    features: np.ndarray, labels: Labels, *, penalty: float, seed: int = 0, resolution: float = 0.0
+) -> Shuffled:
+    """Teach a linear probe the fine labels of the training images, shuffled among them.
+
+    Parameters
+    ----------
+    features
+        (images, width) of the whole run.
+    penalty
+        That of the probe on the real labels.
+    """
+    taught = np.random.default_rng(seed).permutation(labels.fine[labels.train])
+    folds = labels.folds(folds=2, seed=seed)
+    probe = fit_probe(features[labels.train], taught, folds=folds, penalties=[penalty], resolution=resolution)
+    right = (probe.predict(features[labels.test]) == labels.fine[labels.test]).astype(float)
+    over = clustered_means(right[None] - labels.chance["fine"][0], labels.fine[labels.test], step=1.0)
+    p_value = float(over.p_value[0] / 2) if over.mean[0] > 0 else 1.0
+    by_heart = float((probe.predict(features[labels.train]) == taught).mean())
+    return Shuffled(by_heart, float(right.mean()), p_value)
+
+
+def shuffled_labels(learnt: Mapping[tuple[str, str], Shuffled], labels: Labels) -> Control:
+    """Probes taught shuffled labels must be at chance on test images, at every place (Bonferroni-corrected)."""
+    chance, _ = labels.chance["fine"]
+    place, worst = min(learnt.items(), key=lambda item: item[1].p_value)
+    p_value = min(1.0, len(learnt) * worst.p_value)
+    found = (
+        f"taught shuffled labels, a probe at {place[0]} names {100 * worst.test:.1f} % of the test images right, where "
+        f"chance is {100 * chance:.1f} % (and {100 * worst.train:.0f} % of the shuffled labels it was taught)"
+    )
+    passed = p_value >= ALARM
+    sentence = (
+        f"As it must be: {found}."
+        if passed
+        else f"This cannot be: {found}; training and test images are mixed up, or the labels are, so no number "
+        "of this run can be believed."
+    )
+    return Control("shuffled labels", True, passed, worst.test, chance, p_value, sentence)

@@ -1,14 +1,18 @@
 """The verdict: which stage loses the fine detail, in one sentence a reader can repeat."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from fgdiag_probes.curves import ATTENTION, LayerCurves
 from fgdiag_probes.linear import fits_in_words
 from fgdiag_probes.style import percent
+
+if TYPE_CHECKING:
+    from fgdiag_probes.stability import Stability
 
 Stage = Literal["vision encoder", "projector", "language model", "answer", "none"]
 Row = Mapping[str, Any]
@@ -68,6 +72,7 @@ def judge(
     curves: LayerCurves,
     *,
     answered: bool,
+    stability: "Stability | None" = None,
 ) -> Verdict:
     """Name the stage with the largest significant drop at the finest level that was not made good later.
 
@@ -83,6 +88,8 @@ def judge(
         What they were made from.
     answered
         Whether the model's answers are the last depth.
+    stability
+        What other deals of the images say.
     """
     level = curves.labels.levels[0]
     at = {(row["level"], row["depth"]): row for row in _rows(depths)}
@@ -97,7 +104,15 @@ def judge(
         sentence = _nothing_lost(chain)
     if not answered:
         sentence += " The model's own answers were not tested."
-    return Verdict(stage, sentence, _numbers(drops, depths, curves), _not_tested(curves, answered, at, level))
+    numbers = _numbers(drops, depths, curves)
+    if stability is not None:
+        numbers = (*numbers, _others_say(stage, stability))
+        if not stability.steady(stage):
+            sentence += (
+                f" This verdict is not stable: of {len(stability.stages)} other deals of the images into training "
+                f"and test images, {stability.agreeing(stage)} agree."
+            )
+    return Verdict(stage, sentence, numbers, _not_tested(curves, answered, at, stability is not None))
 
 
 def named(drops: pd.DataFrame, depths: pd.DataFrame, level: str) -> tuple[Stage, Row | None]:
@@ -249,15 +264,31 @@ def _drop_line(row: Row) -> str:
     )
 
 
+def _others_say(stage: Stage, stability: "Stability") -> str:
+    counts = Counter(stability.stages).most_common()
+    said = ", ".join(f"{name} {count}" for name, count in counts)
+    spread = ", ".join(
+        f"{row['depth']} {100 * row['accuracy']:.0f} ± {100 * row['spread']:.1f} %"
+        for row in _rows(stability.frame())
+        if row["depth"] != "pixels"
+    )
+    return (
+        f"stability: {len(stability.stages)} other deals of the images into training and test images, read from the "
+        f"recorded readouts, name: {said}; accuracy and standard deviation between deals: {spread}"
+    )
+
+
 def _not_tested(
-    curves: LayerCurves, answered: bool, at: Mapping[tuple[str, str], Row], level: str
+    curves: LayerCurves, answered: bool, at: Mapping[tuple[str, str], Row], dealt_anew: bool
 ) -> tuple[str, ...]:
     missing = []
     if not answered:
         missing.append("the model's own answers")
     if "coarse" not in curves.labels.levels:
         missing.append("whether a drop is specific to fine detail: the images have no coarse labels")
-    if (level, "pixels") not in at:
+    if not dealt_anew:
+        missing.append("other splits: this is one deal of the images into training and test images")
+    if not any(depth == "pixels" for _, depth in at):
         missing.append("raw pixels as a baseline: the run does not hold them")
     if not any(readout == ATTENTION for _, readout in curves.readings):
         missing.append(

@@ -208,7 +208,7 @@ def judged(setting: Setting, rng: np.random.Generator) -> str:
     unrecorded = cast(Any, SimpleNamespace(manifest={}, write_json=Mock()))
     simulated = {"probe_layers": Mock(return_value=curves), "read_answers": Mock(return_value=answers)}
     with patch.multiple(bottleneck, **simulated):
-        return bottleneck.loss_budget(unrecorded, network=False).verdict.stage
+        return bottleneck.loss_budget(unrecorded, network=False, splits=False).verdict.stage
 
 
 def labelled(train: np.ndarray, test: np.ndarray, classes: int) -> Labels:

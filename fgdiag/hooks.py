@@ -25,8 +25,7 @@ from fgdiag.readouts import (
     pool_sequence,
     token_grid,
 )
-from fgdiag.sites import READOUTS, Readout
-from fgdiag.store import TOKENS
+from fgdiag.sites import READOUTS, TOKENS, Readout
 
 if TYPE_CHECKING:
     from fgdiag.vlm import VLM

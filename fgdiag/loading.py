@@ -1,12 +1,46 @@
 """Load something of `transformers` from a folder or the hub, or say in one line why not; or make its random twin."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from fgdiag.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+
+def source_of(name: str) -> str:
+    """Return the folder or hub id that `name` stands for, `demo` among others; `ModelNotFound` where for none."""
+    if name == "demo":
+        from fgdiag.zoo import demo_folder
+
+        return str(demo_folder())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFound(
+                f"{name} has no config.json: give a folder that `save_pretrained` has written."
+            )
+        return str(folder)
+    if folder.exists():
+        raise ModelNotFound(
+            f"{name} is a file: give a folder that `save_pretrained` has written, or a hub id."
+        )
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is None:  # no hub id, as every VLM on the hub has an owner
+        close = get_close_matches(
+            folder.name, [config.parent.name for config in folder.parent.glob("*/config.json")]
+        )
+        hint = (
+            f"did you mean {folder.with_name(close[0])}?"
+            if close
+            else "give such a folder, or a hub id `owner/name`."
+        )
+        raise ModelNotFound(f"There is no folder {name} that `save_pretrained` has written; {hint}")
+    return name
 
 
 def load(loader: Any, source: str | Path, options: dict[str, Any] | None = None) -> Any:
@@ -23,6 +57,25 @@ def load(loader: Any, source: str | Path, options: dict[str, Any] | None = None)
         raise ModelNotFound(
             f"{source} cannot be loaded: {first_line(error)}{_advice(source, error)}"
         ) from error
+
+
+def load_processor(source: str, hub: dict[str, Any]) -> "ProcessorMixin":
+    """Load the processor of images and text that lies beside a model; `ModelNotFound` where there is none."""
+    from transformers import AutoProcessor, ProcessorMixin
+
+    try:
+        processor = AutoProcessor.from_pretrained(source, **hub)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelNotFound(
+            f"{source} has a model but no processor of images and text that can be loaded: save it there with "
+            f"`processor.save_pretrained`, or give it as `processor=` ({first_line(error)})."
+        ) from error
+    if not isinstance(processor, ProcessorMixin):
+        raise ModelNotFound(
+            f"{source} has a {type(processor).__name__} but no processor of images and text: save it there with "
+            "`processor.save_pretrained`, or give it as `processor=`."
+        )
+    return processor
 
 
 def initialise(loader: Any, config: Any, options: dict[str, Any], *, seed: int) -> Any:

@@ -1,10 +1,13 @@
-"""Tell the C library to keep freed memory instead of handing it back to the system after every batch."""
+"""Memory between batches: keep what is freed for the next one, and know when there is no more."""
 
 import ctypes
 import sys
 
+import torch
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 KEEP_BYTES = 1 << 30
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def keep_freed_memory() -> None:
@@ -22,3 +25,10 @@ def keep_freed_memory() -> None:
     libc.mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
     libc.mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
     libc.mallopt(M_TOP_PAD, 64 << 20)
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)

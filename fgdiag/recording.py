@@ -22,6 +22,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from fgdiag.errors import RunMismatch
+from fgdiag.sites import TOKENS
 from fgdiag.store import (
     ACTIVATIONS,
     BLOCKS,
@@ -30,7 +31,6 @@ from fgdiag.store import (
     LOCK,
     MANIFEST,
     PARTIAL,
-    TOKENS,
     Run,
     read_manifest,
     thumbnail_path,

@@ -21,6 +21,8 @@ Part = Literal["pixels", "vision", "projector", "llm"]
 Readout = Literal["image", "last", "pre", "cls"]
 
 READOUTS: tuple[Readout, ...] = ("image", "last", "pre", "cls")
+TOKENS = "tokens"
+"""Under this name a site's image tokens are kept one by one, beside its readouts."""
 STAGE_OF_PART: dict[Part, str] = {
     "pixels": "pixels",
     "vision": "vision encoder",

@@ -30,7 +30,7 @@ from PIL import Image
 from zarr.storage import LocalStore
 
 from fgdiag.errors import NoSpace, RunBusy, RunIncomplete, RunMismatch, SiteNotFound
-from fgdiag.sites import Site
+from fgdiag.sites import TOKENS, Site
 
 FORMAT = 1
 """Raised when an older fgdiag could no longer read a run rightly."""
@@ -38,8 +38,6 @@ FORMAT = 1
 MANIFEST, IMAGES, ACTIVATIONS = "run.json", "images.parquet", "activations.zarr"
 BLOCKS, THUMBNAILS, RESULTS, LOCK = "blocks", "thumbnails", "results", ".lock"
 PARTIAL = ".partial"
-TOKENS = "tokens"
-"""Under this name a site's image tokens are kept one by one, beside its readouts."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)

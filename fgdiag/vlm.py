@@ -1,13 +1,9 @@
 """Open a vision-language model with its processor, and prove on one drawn image that every site is there."""
 
 import hashlib
-import importlib.util
 import json
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +16,6 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
-    AutoProcessor,
     BatchFeature,
     PreTrainedModel,
     ProcessorMixin,
@@ -30,8 +25,8 @@ from fgdiag.anatomy import Anatomy, find_anatomy
 from fgdiag.errors import ModelNotFound, ModelNotSupported, SiteNeverRan
 from fgdiag.family_table import quirk_of
 from fgdiag.hooks import capture
-from fgdiag.loading import first_line, initialise, load, name_of_twin
-from fgdiag.precision import DTYPES, fast_dtype
+from fgdiag.loading import initialise, load, load_processor, name_of_twin, source_of
+from fgdiag.placement import device_for, dtype_for, quantization_for, stored_dtype
 from fgdiag.prompts import FINE_QUESTION, plain_prompt, with_answer
 from fgdiag.readouts import TokenSpans
 
@@ -212,8 +207,8 @@ def open_vlm(
                 "A model object has its weights already: give its folder or its hub id instead."
             )
         return VLM(model, processor, name=model.config._name_or_path or type(model).__name__)
-    name, source = str(model), _source(str(model))
-    place = _device(device)
+    name, source = str(model), source_of(str(model))
+    place = device_for(device)
     hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = load(AutoConfig, source, hub)
     if type(config) not in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not trust_remote_code:
@@ -221,7 +216,7 @@ def open_vlm(
             f"{name} is a {config.model_type!r} model, which does not take an image and text together. "
             "Give a vision-language model, such as LLaVA or Qwen2-VL."
         )
-    processor = processor or _load_processor(source, hub)
+    processor = processor or load_processor(source, hub)
     revision = getattr(config, "_commit_hash", None) or revision
     if random_weights:
         if device_map or quantization:
@@ -231,10 +226,10 @@ def open_vlm(
         twin = _random_twin(config, dtype, place, attn_implementation, trust_remote_code, seed)
         return VLM(twin, processor, name=name_of_twin(name, seed), revision=revision)
     options = {
-        "dtype": _dtype(dtype, place, config),
+        "dtype": dtype_for(dtype, place, config),
         "device_map": device_map or {"": str(place)},
         "attn_implementation": attn_implementation,
-        "quantization_config": _quantization(quantization),
+        "quantization_config": quantization_for(quantization),
     }
     loaded = load(
         AutoModelForImageTextToText, source, hub | {k: v for k, v in options.items() if v is not None}
@@ -242,112 +237,16 @@ def open_vlm(
     return VLM(loaded, processor, name=name, revision=revision)
 
 
-# --- loading ---------------------------------------------------------------------------------------------------
-
-
-def _source(name: str) -> str:
-    """Folder or hub id to load from."""
-    if name == "demo":
-        from fgdiag.zoo import demo_folder
-
-        return str(demo_folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelNotFound(
-                f"{name} has no config.json: give a folder that `save_pretrained` has written."
-            )
-        return str(folder)
-    if folder.exists():
-        raise ModelNotFound(
-            f"{name} is a file: give a folder that `save_pretrained` has written, or a hub id."
-        )
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is None:  # no hub id, as every VLM on the hub has an owner
-        close = get_close_matches(
-            folder.name, [config.parent.name for config in folder.parent.glob("*/config.json")]
-        )
-        hint = (
-            f"did you mean {folder.with_name(close[0])}?"
-            if close
-            else "give such a folder, or a hub id `owner/name`."
-        )
-        raise ModelNotFound(f"There is no folder {name} that `save_pretrained` has written; {hint}")
-    return name
-
-
-def _load_processor(source: str, hub: dict[str, Any]) -> ProcessorMixin:
-    try:
-        processor = AutoProcessor.from_pretrained(source, **hub)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelNotFound(
-            f"{source} has a model but no processor of images and text that can be loaded: save it there with "
-            f"`processor.save_pretrained`, or give it as `processor=` ({first_line(error)})."
-        ) from error
-    if not isinstance(processor, ProcessorMixin):
-        raise ModelNotFound(
-            f"{source} has a {type(processor).__name__} but no processor of images and text: save it there with "
-            "`processor.save_pretrained`, or give it as `processor=`."
-        )
-    return processor
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
-    known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        known.append("mps")
-    with suppress(RuntimeError):
-        device = torch.device(name)
-        if str(device) in known or (device.index is None and any(d.startswith(name) for d in known)):
-            return device
-    raise ModelNotFound(f"No device {name!r} on this machine: choose from {', '.join(['auto', *known])}.")
-
-
-def _dtype(name: str, place: torch.device, config: Any) -> str | torch.dtype:
-    if name in DTYPES:
-        return DTYPES[name]
-    if name != "auto":
-        raise ModelNotFound(f"Unknown dtype {name!r}: choose from {', '.join(['auto', *DTYPES])}.")
-    if place.type != "cpu":
-        return "auto"
-    return fast_dtype() if _stored_dtype(config).itemsize == 2 else torch.float32
-
-
-def _stored_dtype(config: Any) -> torch.dtype:
-    stored = str(getattr(config, "dtype", None) or config.get_text_config().dtype)
-    return DTYPES.get(stored.removeprefix("torch."), torch.float32)
-
-
 def _random_twin(
     config: Any, dtype: str, place: torch.device, attention: str | None, trust_remote_code: bool, seed: int
 ) -> PreTrainedModel:
-    asked = _dtype(dtype, place, config)
+    asked = dtype_for(dtype, place, config)
     options = {
-        "dtype": _stored_dtype(config) if asked == "auto" else asked,
+        "dtype": stored_dtype(config) if asked == "auto" else asked,
         "attn_implementation": attention,
         "trust_remote_code": trust_remote_code,
     }
     return initialise(AutoModelForImageTextToText, config, options, seed=seed).to(place)
-
-
-def _quantization(bits: str | None) -> Any:
-    if bits is None:
-        return None
-    if bits not in ("4bit", "8bit"):
-        raise ModelNotFound(f"Unknown quantization {bits!r}: choose 4bit or 8bit.")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelNotFound(
-            f"{bits} weights need 'bitsandbytes'. Install it with: pip install 'fgdiag[quantization]'"
-        )
-    four = bits == "4bit"
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=four, load_in_8bit=not four, bnb_4bit_compute_dtype=torch.bfloat16
-    )
-
-
-# --- checks and small parts --------------------------------------------------------------------------------------
 
 
 def _proven(vlm: VLM) -> Anatomy:

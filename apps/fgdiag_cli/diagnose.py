@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fgdiag_probes import Answers, answer, gather, loss_budget
+from fgdiag_probes import Answers, answer, loss_budget, probe_layers
+from fgdiag_probes.evidence import gather
 
 from fgdiag.duplicates import NearDuplicates, near_duplicates
 from fgdiag.errors import RunIncomplete, RunMismatch
@@ -19,7 +20,8 @@ from fgdiag.store import Run
 from fgdiag_cli.report import write_report
 
 if TYPE_CHECKING:
-    from fgdiag_probes import Verdict
+    from fgdiag_probes import LayerCurves, Verdict
+    from fgdiag_probes.evidence import Evidence
 
     from fgdiag.vlm import VLM
 
@@ -76,16 +78,16 @@ def demo(command: str) -> Diagnosis:
     from fgdiag.fieldguide import write_fieldguide
 
     guide = write_fieldguide(DEMO_IMAGES, **DEMO_GUIDE)
-    return diagnose(Request("demo", str(guide), DEMO_RUN, command))
+    return diagnose(Request("demo", str(guide), DEMO_RUN, command, recording={"tokens": "auto"}))
 
 
 def diagnose(request: Request) -> Diagnosis:
     """Record, probe, ask, judge and report."""
     run = record(request)
     with run.lock():
-        gather(run, seed=seed)
+        probe(run)
         ask(run, lambda: request.vlm, lambda: request.images)
-        verdict = loss_budget(run).verdict
+        verdict = loss_budget(run, seed=run.manifest["seed"]).verdict
         return Diagnosis(run.path, write_report(run), verdict)
 
 
@@ -99,7 +101,7 @@ def record(request: Request) -> Run:
     finished = finished_run(request)
     _ = finished or request.vlm  # a wrong name is said before the images are compared
     duplicates = _duplicates(request.images, finished)
-    run = finished or extract(request.vlm, request.images, request.out, **request.recording)
+    run = finished or extract(request.vlm, request.images, request.out, **_recording(request))
     run.write_table("near_duplicates", duplicates.table)
     _say_unreadable(run, request.images)
     if not run.result_path("command.json").exists():
@@ -111,7 +113,7 @@ def finished_run(request: Request) -> Run | None:
     """Return the run that is asked for, if it is there and finished.
 
     The model need not be loaded for that: it is compared by name. None where it may be another one, or other
-    sites; `extract` opens the model and says so.
+    sites or tokens; `extract` opens the model and says so.
 
     Raises
     ------
@@ -123,15 +125,28 @@ def finished_run(request: Request) -> Run | None:
     manifest = manifest_in(request.out, asked_for(request.images, **given))
     if manifest is None or manifest["finished"] is None:
         return None
-    run, sites, opening = Run(request.out, manifest), request.recording.get("sites"), request.opening
+    run, tokens, opening = (
+        Run(request.out, manifest),
+        request.recording.get("tokens", "auto"),
+        request.opening,
+    )
     as_asked = (
         whole(request.model) == whole(model_of(run))
         and (opening.get("seed", 0) if opening.get("random_weights") else None) == _random_seed(run)
-        and (sites is None or {*sites, "pixels"} == {site["site"] for site in manifest["sites"]})
+        and _same_sites(request, manifest)
+        and (
+            tokens == "auto" or {*tokens} == {site["site"] for site in manifest["sites"] if "tokens" in site}
+        )
         and opening.get("dtype", "auto") in {"auto", manifest["dtype"]}
         and opening.get("revision") in {None, manifest["revision"]}
     )
     return run if as_asked else None
+
+
+def probe(run: Run) -> tuple["LayerCurves", "Evidence"]:
+    """Probe every layer, then look closer at the depths; what was done before is read back."""
+    seed = run.manifest["seed"]
+    return probe_layers(run, seed=seed), gather(run, seed=seed)
 
 
 def ask(run: Run, vlm: Callable[[], "VLM"], images: Callable[[], ImageSet]) -> Answers:
@@ -221,6 +236,17 @@ def whole(name: str) -> str:
     """Return the whole path of what lies on this machine; other names, such as hub ids, as they are."""
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() and name != "demo" else name
+
+
+def _recording(request: Request) -> dict[str, Any]:
+    """Options of `extract`. A run of other sites is another one whatever its tokens, which are not asked for then."""
+    manifest, options = manifest_in(request.out), request.recording
+    return options if manifest is None or _same_sites(request, manifest) else {**options, "tokens": ()}
+
+
+def _same_sites(request: Request, manifest: dict[str, Any]) -> bool:
+    sites = request.recording.get("sites")
+    return sites is None or {*sites, "pixels"} == {site["site"] for site in manifest["sites"]}
 
 
 def _say_unreadable(run: Run, images: ImageSet) -> None:

@@ -29,6 +29,7 @@ KEPT = {
     "probe": "the readouts already probed are kept",
     "answer": "the answers already written are kept",
     "diagnose": "what is already recorded is kept",
+    "calibrate": "finished cases are kept",
     "train-projector": "the last checkpoint is kept",
 }
 """What an interrupted command leaves behind; the others leave nothing."""

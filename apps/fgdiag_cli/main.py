@@ -153,21 +153,25 @@ def extract(
 def probe(run: options.RunFolder, as_json: options.Json = False) -> None:
     """Train a linear probe at each layer and print how often it names the class.
 
-    Also checks the control: tokens before the image cannot know it, so a
-    probe on them must be at chance.
+    Then looks closer at vision encoder, projector, best and last LLM layer:
+    other readers, fewer images, codelength, selectivity. Checks two controls,
+    which must be at chance: tokens before the image cannot know the class,
+    and shuffled labels teach nothing.
 
     For example:
       fgdiag probe runs/flowers
     """
-    from fgdiag_probes import probe_layers
+    from fgdiag_cli import diagnose as steps
+    from fgdiag_cli.screen import print_json
+    from fgdiag_cli.tables import print_curves, print_evidence
 
-    from fgdiag_cli.diagnose import open_run
-    from fgdiag_cli.tables import print_curves
-
-    recorded = open_run(run)
+    recorded = steps.open_run(run)
     with recorded.lock():
-        curves = probe_layers(recorded)
-    _print(curves, print_curves, as_json)
+        curves, evidence = steps.probe(recorded)
+    if as_json:
+        return print_json({**curves.json(), "evidence": evidence.json()})
+    print_curves(curves)
+    print_evidence(evidence, curves)
 
 
 @app.command(rich_help_panel=STEPS)

@@ -1,19 +1,19 @@
 """The report of a run: one HTML file that needs nothing else."""
 
 import base64
-import shlex
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import plotly.graph_objects as go
-from fgdiag_probes import confused_pairs, loss_budget, probe_layers
+from fgdiag_probes import Answers, confused_pairs, loss_budget, probe_layers
+from fgdiag_probes.evidence import gather
 from fgdiag_probes.linear import fits_in_words
+from fgdiag_probes.stability import deal_anew
 from fgdiag_probes.style import LEVEL_WORDS, percent
+from fgdiag_probes.verdict import named
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -22,10 +22,13 @@ import fgdiag
 from fgdiag.errors import RunIncomplete
 from fgdiag.prompts import spoken
 from fgdiag.store import write_bytes
-from fgdiag_cli.screen import quantity
+from fgdiag_cli.cards import data_card, model_card, typed_command
+from fgdiag_cli.closer_look import folds, minus
 
 if TYPE_CHECKING:
     from fgdiag_probes import ConfusedPairs, LayerCurves, LossBudget
+    from fgdiag_probes.evidence import Evidence
+    from fgdiag_probes.stability import Stability
 
     from fgdiag.store import Run
 
@@ -54,38 +57,44 @@ class Pair:
 def write_report(run: "Run") -> Path:
     """Write `report.html` into the run: the verdict, what it rests on, and how to get it again.
 
-    What has not been probed yet is probed. The file works offline and holds its own scripts and pictures.
+    What has not been probed yet is probed, with the seed of the run. The file works offline and holds its own
+    scripts and pictures.
 
     Raises
     ------
     ControlFailed
-        See `fgdiag_probes.probe_layers`.
+        See `fgdiag_probes.evidence.gather`.
     NoSpace
         The report cannot be written.
     """
-    curves, budget, pairs = probe_layers(run), loss_budget(run), confused_pairs(run)
+    seed = run.manifest["seed"]
+    curves, evidence = probe_layers(run, seed=seed), gather(run, seed=seed)
+    budget, pairs = loss_budget(run, seed=seed), confused_pairs(run, seed=seed)
+    stability = deal_anew(run, curves, seed=seed)
     page = _template().render(
         title=run.path.name,
         verdict=budget.verdict,
+        heading=_heading(budget, stability, curves.labels.levels[0]),
         sentence=budget.verdict.sentence.replace(" %", "\N{NO-BREAK SPACE}%"),
         plotly=Markup(get_plotlyjs()),
         facts=_facts(run, curves),
         curve=_spec(curves.figure(), height=400),
         other_curves=[
-            (LEVEL_WORDS[level], _spec(curves.figure(level), height=340))
+            (LEVEL_WORDS[level], _spec(curves.figure(level).update_layout(showlegend=False), height=300))
             for level in curves.labels.levels[1:]
         ],
         finest=LEVEL_WORDS[curves.labels.levels[0]],
         budget=_spec(budget.figure()),
         drops=_drops(budget),
+        folds=folds(curves, evidence, stability, _answers(run)),
         confusion=_spec(pairs.figure(), height=None) if len(pairs.table) else None,
         pairs=_pairs(run, pairs),
         ranked_by=pairs.ranked_by,
-        controls=_controls(curves, budget),
-        model=_model_card(run),
-        data=_data_card(run, curves),
+        controls=_controls(curves, budget, evidence),
+        model=model_card(run),
+        data=data_card(run, curves),
         note=DEMO_NOTE if run.manifest["model"] == "demo" else None,
-        commands=_commands(run),
+        commands=[f"pip install fgdiag=={fgdiag.__version__}", typed_command(run)],
         made=f"fgdiag {fgdiag.__version__}, {datetime.now():%Y-%m-%d %H:%M}",
     )
     path = run.path / "report.html"
@@ -118,6 +127,22 @@ def _facts(run: "Run", curves: "LayerCurves") -> str:
     )
 
 
+def _heading(budget: "LossBudget", stability: "Stability", level: str) -> str:
+    """The verdict in some words, which never claim more than its sentence."""
+    stage, drop = named(budget.drops, budget.depths, level)
+    if stage == "none":
+        words = "No significant loss"
+    elif drop is None:
+        words = f"Not readable after the {stage}"
+    elif drop["lost"]:
+        words = f"Lost in the {stage}"
+    else:
+        words = "Not said in the answer" if stage == "answer" else f"Harder to read after the {stage}"
+    if stability.steady(stage):
+        return words
+    return f"{words} · not stable: {stability.agreeing(stage)} of {len(stability.stages)} other deals agree"
+
+
 def _drops(budget: "LossBudget") -> list[dict[str, Any]]:
     """Rows of the table of losses, a word for each level."""
     return [
@@ -125,9 +150,11 @@ def _drops(budget: "LossBudget") -> list[dict[str, Any]]:
             "level": LEVEL_WORDS[row["level"]],
             "step": f"{row['from']} → {row['to']}",
             "stage": row["stage"],
-            "drop": f"{row['drop']:+.1f}".replace("-", "−"),
-            "interval": f"{row['low']:.1f} to {row['high']:.1f}".replace("-", "−"),
-            "bits": f"{row['drop_bits']:+.2f}".replace("-", "−"),
+            "drop": minus(f"{row['drop']:+.1f}"),
+            "interval": minus(f"{row['low']:.1f} to {row['high']:.1f}"),
+            "network": minus(f"{row['drop_nonlinear']:+.1f}"),
+            "network_interval": minus(f"{row['low_nonlinear']:.1f} to {row['high_nonlinear']:.1f}"),
+            "bits": minus(f"{row['drop_bits']:+.2f}"),
             "word": _word(row),
             "significant": row["significant"] and not row["made_good"],
         }
@@ -138,7 +165,9 @@ def _drops(budget: "LossBudget") -> list[dict[str, Any]]:
 def _word(drop: dict[str, Any]) -> str:
     if not drop["significant"]:
         return "within chance"
-    return "loss, made good later" if drop["made_good"] else "loss"
+    if drop["made_good"]:
+        return "loss, made good later"
+    return "loss" if drop["lost"] else "harder to read"
 
 
 def _pairs(run: "Run", found: "ConfusedPairs") -> list[Pair]:
@@ -178,8 +207,16 @@ def _data_uri(picture: Any) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _controls(curves: "LayerCurves", budget: "LossBudget") -> list[tuple[str, str]]:
-    lines = [("Tokens before the image", curves.control.sentence)]
+def _answers(run: "Run") -> Answers | None:
+    answered = run.result_path("answers.parquet").exists()
+    return Answers(run.read_table("answers")) if answered else None
+
+
+def _controls(curves: "LayerCurves", budget: "LossBudget", evidence: "Evidence") -> list[tuple[str, str]]:
+    lines = [
+        ("Tokens before the image", curves.control.sentence),
+        ("Shuffled labels", evidence.shuffled.sentence),
+    ]
     for row in budget.depths.to_dict("records"):
         if row["depth"] == "pixels":
             lines.append(
@@ -192,69 +229,3 @@ def _controls(curves: "LayerCurves", budget: "LossBudget") -> list[tuple[str, st
             )
     lines.append(("Fits", fits_in_words(curves.table)))
     return lines
-
-
-def _model_card(run: "Run") -> list[tuple[str, str]]:
-    manifest = run.manifest
-    parts = [
-        (name.capitalize(), f"{quantity(part['parameters'], '')} parameters, {quantity(part['bytes'], 'B')}")
-        for name, part in manifest.get("parts", {}).items()
-    ]
-    return _told(
-        [
-            ("Model", manifest["model"]),
-            ("Architecture", manifest.get("model_type")),
-            ("Revision", manifest.get("revision")),
-            ("Computed in", manifest.get("dtype")),
-            *parts,
-            ("Question", manifest["prompt"]),
-            ("Sites", f"{len(run.sites)}, from {run.sites[0]} to {run.sites[-1]}"),
-            ("Fingerprint", manifest.get("fingerprint")),
-        ]
-    )
-
-
-def _data_card(run: "Run", curves: "LayerCurves") -> list[tuple[str, str]]:
-    images, manifest, labels = run.images, run.manifest["images"], curves.labels
-    counts = Counter(images["split"])
-    splits = ", ".join(f"{name} {counts[name]:,}" for name in ("train", "val", "test") if counts[name])
-    unread = [status for status in images["status"] if status != "ok"]
-    reasons = f"{len(unread)}, such as: {unread[0]}" if unread else "none"
-    left_out = np.unique(images["fine"].to_numpy(str)[images["split"].to_numpy(str) == "excluded"])
-    return _told(
-        [
-            ("Images", f"{manifest['name']}, {len(images):,}"),
-            ("Splits", splits),
-            ("Fine classes", len(labels.fine_names)),
-            ("Kinds", len(labels.coarse_names) if "coarse" in labels.levels else None),
-            ("Training images a class", _range(labels.fine[labels.train])),
-            ("Test images a class", _range(labels.fine[labels.test])),
-            ("Unreadable", reasons),
-            ("Classes left out", ", ".join(left_out) or None),
-            ("Digest", manifest.get("digest")),
-        ]
-    )
-
-
-def _range(classes: np.ndarray) -> str:
-    sizes = Counter(classes.tolist()).values()
-    least, most = min(sizes), max(sizes)
-    return f"{least}" if least == most else f"{least} to {most}"
-
-
-def _told(lines: list[tuple[str, Any]]) -> list[tuple[str, str]]:
-    return [(name, str(value)) for name, value in lines if value is not None]
-
-
-def _commands(run: "Run") -> list[str]:
-    return [f"pip install fgdiag=={fgdiag.__version__}", typed_command(run)]
-
-
-def typed_command(run: "Run") -> str:
-    """The command that recorded a run, as it was typed; rebuilt from the manifest where that is not known."""
-    try:
-        return run.read_json("command")["command"]
-    except RunIncomplete:
-        manifest = run.manifest
-        words = [manifest["model"], manifest["images"]["name"], "-o", str(run.path)]
-        return shlex.join(["fgdiag", "diagnose", *words, "--prompt", manifest["prompt"]])

@@ -1,8 +1,10 @@
 """Result objects as tables on a terminal."""
 
 from fgdiag_probes import Answers, LayerCurves
+from fgdiag_probes.evidence import Evidence
 from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, percent
 
+from fgdiag_cli.closer_look import FEW, READERS, selectivity
 from fgdiag_cli.screen import print_table
 
 ANSWER_HEADS = {
@@ -14,7 +16,7 @@ ANSWER_HEADS = {
 
 
 def print_curves(curves: LayerCurves) -> None:
-    """Print accuracy by site and readout, a column a level, then the control."""
+    """Print accuracy by site and readout, a column a level."""
     table = curves.frame()
     cells: dict[tuple[str, str], list[str]] = {}
     for row in table.to_dict("records"):
@@ -30,7 +32,44 @@ def print_curves(curves: LayerCurves) -> None:
         ["site", "readout", *heads],
         [[*place, *scores] for place, scores in cells.items()],
     )
-    print(f"Control: {curves.control.sentence}")
+
+
+def print_evidence(evidence: Evidence, curves: LayerCurves) -> None:
+    """Print what other readers and less data show, a row a level and depth, then the two controls."""
+    readers = evidence.frame()
+    rows = [
+        [
+            LEVEL_NAMES[row["level"]],
+            row["depth"],
+            f"{row['site']}, {row['readout']}",
+            *(percent(row[reader]) for reader in READERS),
+            ", ".join(percent(row[f"few_{shots}"]).removesuffix(" %") for shots in FEW) + " %",
+            f"{row['codelength']:.2f} of {row['uniform']:.2f}",
+            f"{selectivity(curves, (row['site'], row['readout'])):.0f}" if row["level"] == "coarse" else "",
+        ]
+        for row in readers.to_dict("records")
+    ]
+    heads = (
+        "level",
+        "depth",
+        "read from",
+        "linear",
+        "network",
+        "nearest",
+        f"width {int(readers['width'].iloc[0])}",
+        ", ".join(map(str, FEW)),
+        "bits",
+        "selectivity",
+    )
+    print_table(
+        "A closer look at the depths: test images named right by a linear probe, a small network, nearest neighbours, "
+        "the linear probe cut to the least width of all, and after 1, 5, 20 images a class;\n"
+        "codelength in bits an image, of those it takes without the image; selectivity in points",
+        heads,
+        rows,
+    )
+    for control in (curves.control, evidence.shuffled):
+        print(f"Control: {control.sentence}")
 
 
 def print_answers(answers: Answers) -> None:

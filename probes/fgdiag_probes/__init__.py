@@ -8,28 +8,62 @@ if TYPE_CHECKING:
     from fgdiag_probes.answers import answer as answer
     from fgdiag_probes.bottleneck import LossBudget as LossBudget
     from fgdiag_probes.bottleneck import loss_budget as loss_budget
+    from fgdiag_probes.calibration import Calibration as Calibration
+    from fgdiag_probes.calibration import calibrate as calibrate
     from fgdiag_probes.confusion import ConfusedPairs as ConfusedPairs
     from fgdiag_probes.confusion import confused_pairs as confused_pairs
     from fgdiag_probes.curves import LayerCurves as LayerCurves
     from fgdiag_probes.curves import probe_layers as probe_layers
+    from fgdiag_probes.evidence import Evidence as Evidence
+    from fgdiag_probes.evidence import gather as gather
+    from fgdiag_probes.few_images import FewShot as FewShot
+    from fgdiag_probes.few_images import few_shot as few_shot
     from fgdiag_probes.likelihood import name_likelihood as name_likelihood
     from fgdiag_probes.linear import LinearProbe as LinearProbe
     from fgdiag_probes.linear import fit_probe as fit_probe
+    from fgdiag_probes.matched import read_at_width as read_at_width
+    from fgdiag_probes.neighbours import nearest as nearest
+    from fgdiag_probes.networks import nonlinear as nonlinear
+    from fgdiag_probes.prequential import Codelength as Codelength
+    from fgdiag_probes.prequential import codelength as codelength
+    from fgdiag_probes.projector import NeighbourOverlap as NeighbourOverlap
+    from fgdiag_probes.projector import Reconstruction as Reconstruction
+    from fgdiag_probes.projector import neighbour_overlap as neighbour_overlap
+    from fgdiag_probes.projector import reconstruction as reconstruction
+    from fgdiag_probes.stability import Stability as Stability
+    from fgdiag_probes.stability import deal_anew as deal_anew
     from fgdiag_probes.verdict import Verdict as Verdict
 
 _ROOMS = {
     "Answers": "answers",
+    "Calibration": "calibration",
+    "Codelength": "prequential",
     "ConfusedPairs": "confusion",
+    "Evidence": "evidence",
+    "FewShot": "few_images",
     "LayerCurves": "curves",
     "LinearProbe": "linear",
     "LossBudget": "bottleneck",
+    "NeighbourOverlap": "projector",
+    "Reconstruction": "projector",
+    "Stability": "stability",
     "Verdict": "verdict",
     "answer": "answers",
+    "calibrate": "calibration",
+    "codelength": "prequential",
     "confused_pairs": "confusion",
+    "deal_anew": "stability",
+    "few_shot": "few_images",
     "fit_probe": "linear",
+    "gather": "evidence",
     "loss_budget": "bottleneck",
     "name_likelihood": "likelihood",
+    "nearest": "neighbours",
+    "neighbour_overlap": "projector",
+    "nonlinear": "networks",
     "probe_layers": "curves",
+    "read_at_width": "matched",
+    "reconstruction": "projector",
 }
 
 __all__ = list(_ROOMS)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fgdiag.extraction import no_memory
+from fgdiag.memory import no_memory
 from fgdiag.progress import say, track
 from fgdiag.prompts import COARSE_QUESTION, spoken
 from fgdiag.store import write_table

@@ -15,14 +15,14 @@ import pandas as pd
 from fgdiag.errors import ControlFailed
 from fgdiag.progress import track
 from fgdiag.store import Run
-from fgdiag_probes.codelength import codelength
 from fgdiag_probes.controls import Control, Shuffled, learn_shuffled, shuffled_labels
 from fgdiag_probes.curves import FOLDS, LayerCurves, Place, key_of, probe_layers, resolution_of
 from fgdiag_probes.depths import sites_of
-from fgdiag_probes.few_shot import few_shot
+from fgdiag_probes.few_images import few_shot
 from fgdiag_probes.labels import Labels
 from fgdiag_probes.matched import read_at_width
 from fgdiag_probes.neighbours import nearest
+from fgdiag_probes.prequential import codelength
 from fgdiag_probes.projector import NeighbourOverlap, Reconstruction, neighbour_overlap, reconstruction
 from fgdiag_probes.reading import Readings
 from fgdiag_probes.upper_bound import network
@@ -116,22 +116,24 @@ def _look(run: Run, curves: LayerCurves, place: Place, width: int, seed: int) ->
     if path.exists() and (kept := json.loads(path.read_text()))["key"] == key:
         return _Look(kept["by_level"], Shuffled(**kept["shuffled"]))
     labels, features = curves.labels, run.activations(*place)
-    folds, how = labels.folds(folds=FOLDS, seed=seed), {"resolution": resolution_of(run, place[0])}
+    folds, resolution = labels.folds(folds=FOLDS, seed=seed), resolution_of(run, place[0])
     ways: dict[str, Readings] = {
         "network": network(run, curves, place, seed=seed),
-        "nearest": nearest(features, labels, folds, **how),
-        "matched": read_at_width(features, labels, folds, width, **how),
+        "nearest": nearest(features, labels, folds, resolution=resolution),
+        "matched": read_at_width(features, labels, folds, width, resolution=resolution),
     }
     by_level = {
         level: {way: _accuracy(read, labels, level) for way, read in ways.items()} for level in labels.levels
     }
-    for row in few_shot(features, labels, seed=seed, **how).table.to_dict("records"):
+    for row in few_shot(features, labels, seed=seed, resolution=resolution).table.to_dict("records"):
         by_level[row["level"]][f"few_{row['shots']}"] = row["accuracy"]
-    for row in codelength(features, labels, seed=seed, **how).totals.to_dict("records"):
+    for row in codelength(features, labels, seed=seed, resolution=resolution).totals.to_dict("records"):
         sent = {"codelength": row["bits_an_image"], "uniform": row["uniform_bits"] / row["images"]}
         by_level[row["level"]] |= {**sent, "compression": row["compression"]}
     choice = curves.readings[place]["fine"].choice
-    shuffled = learn_shuffled(features, labels, penalty=choice.penalty if choice else 1.0, seed=seed, **how)
+    shuffled = learn_shuffled(
+        features, labels, penalty=choice.penalty if choice else 1.0, seed=seed, resolution=resolution
+    )
     run.write_json(
         f"evidence/{place[0]}.{place[1]}", {"key": key, "by_level": by_level, "shuffled": vars(shuffled)}
     )

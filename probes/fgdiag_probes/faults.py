@@ -1,15 +1,12 @@
-"""Damage that is known, planted in a real model, and changes that do no harm: what a verdict is tested on.
+"""Damage that is known, planted in a real model: what a verdict is tested on.
 
-Everything is done by hooks, and no weight is touched: once they are off, the model is bit for bit what it was.
-`fgdiag.capture` hangs its own hooks later, so it records the damage at the planted site and behind it, never before.
+Beside it stand changes that do no harm (`fgdiag_probes.harmless`); how both are planted is in `fgdiag_probes.planting`.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,68 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, one_hot
 from torch.utils.hooks import RemovableHandle
 
-from fgdiag.errors import FgdiagError, SiteNotFound
 from fgdiag.sites import Site
 from fgdiag.store import Run
 from fgdiag_probes.likelihood import answer_ids
+from fgdiag_probes.planting import CannotPlant, Change, Fault, block_of, changing_output
 from fgdiag_probes.verdict import Stage
 
 if TYPE_CHECKING:
     from fgdiag.vlm import VLM
-
-Change = Callable[[Tensor], Tensor]
-Basis = Literal["rotated", "rescaled", "permuted"]
-
-
-class CannotPlant(FgdiagError, ValueError):
-    """This fault has no place in this model, or with these class names."""
-
-
-class Fault(ABC):
-    """Something to plant in an opened model.
-
-    Attributes
-    ----------
-    kind
-        What it is, in words.
-    stage
-        The stage that a verdict must name; `none` for what does no harm.
-    site
-        The first site that shows it; None where no recorded site does.
-    strength
-        How strong it is, in the unit of its kind.
-    """
-
-    kind: str
-    stage: ClassVar[Stage]
-    site: str | None
-    strength: float
-
-    @property
-    def name(self) -> str:
-        """Kind, site and strength: one name for one fault, fit for a folder."""
-        where = f"-{self.site}" if self.site else ""
-        return f"{self.kind.replace(' ', '-')}{where}-{self.strength:g}"
-
-    @contextmanager
-    def planted(self, vlm: "VLM") -> Iterator[None]:
-        """Have the fault in the model while the block runs, and take it out however the block ends.
-
-        Raises
-        ------
-        CannotPlant
-            The model is built so that this fault has no place in it; from the first forward pass at the latest.
-        SiteNotFound
-            The fault's site is none of the model's or of the run that the fault is fitted to.
-        """
-        with ExitStack() as hooks:
-            for handle in self._hang(vlm):
-                hooks.enter_context(handle)
-            yield
-
-    @abstractmethod
-    def _hang(self, vlm: "VLM") -> Iterator[RemovableHandle]:
-        """Hang the hooks, one after the other."""
 
 
 # --- before the language model ---------------------------------------------------------------------------------------
@@ -189,7 +132,7 @@ class NoisyLayer(Fault):
             return hidden + rows[:, None].to(hidden)
 
         yield vlm.model.base_model.register_forward_pre_hook(look, with_kwargs=True)
-        yield _changing_output(_block(vlm, self.site), add)
+        yield changing_output(block_of(vlm, self.site), add)
 
     def _standard(self, pixels: Tensor, images: int, width: int) -> Tensor:
         """(images, width) standard normal, from the seed and each image's own pixels."""
@@ -229,14 +172,14 @@ class ErasedClasses(Fault):
 
     def _hang(self, vlm: "VLM") -> Iterator[RemovableHandle]:
         for site in self._sites():
-            block = _block(vlm, site)
+            block = block_of(vlm, site)
             eraser = self._fitted(site, next(block.parameters()).device)
 
             def erase(hidden: Tensor, eraser: Change = eraser) -> Tensor:
                 wide = hidden.float()
                 return torch.lerp(wide, eraser(wide), self.strength).to(hidden)
 
-            yield _changing_output(block, erase)
+            yield changing_output(block, erase)
 
     def _sites(self) -> list[str]:
         first = Site.parse(self.site)
@@ -294,7 +237,7 @@ class ShuffledNames(Fault):
             shuffled[..., places] = logits[..., places.roll(1)]
             return shuffled
 
-        yield _changing_output(_head(vlm), shuffle)
+        yield changing_output(_head(vlm), shuffle)
 
 
 @dataclass(frozen=True)
@@ -316,77 +259,10 @@ class BiasedAnswers(Fault):
             generator = torch.Generator().manual_seed(self.seed)
             return logits + (self.strength * torch.randn(logits.shape[-1], generator=generator)).to(logits)
 
-        yield _changing_output(_head(vlm), favour)
+        yield changing_output(_head(vlm), favour)
 
 
-# --- what does no harm -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ChangedBasis(Fault):
-    """A site is recorded in another basis, and what reads it next is given the old one back."""
-
-    site: str
-    basis: Basis
-    seed: int = 0
-    strength: ClassVar[float] = 0.0
-    stage: ClassVar[Stage] = "none"
-
-    @property
-    def kind(self) -> str:
-        """What it is, in words."""
-        return f"basis {self.basis}"
-
-    def _hang(self, vlm: "VLM") -> Iterator[RemovableHandle]:
-        there = self._matrix(vlm.anatomy.site(self.site).width)
-        back = torch.linalg.inv(there)
-        dtype = vlm.dtype
-
-        def turn(hidden: Tensor) -> Tensor:
-            nonlocal dtype
-            dtype = hidden.dtype
-            # In double precision on its way, so that it comes back to its very bits.
-            return hidden.double() @ there.to(hidden.device)
-
-        def turn_back(hidden: Tensor) -> Tensor:
-            return (hidden @ back.to(hidden.device)).to(dtype)
-
-        yield _changing_output(_block(vlm, self.site), turn)
-        yield _changing_input(_reader(vlm, self.site), turn_back)
-
-    def _matrix(self, width: int) -> Tensor:
-        """(width, width) float64, invertible."""
-        rng = np.random.default_rng(self.seed)
-        if self.basis == "rotated":
-            return torch.from_numpy(np.linalg.qr(rng.normal(size=(width, width)))[0])
-        if self.basis == "permuted":
-            return torch.eye(width, dtype=torch.float64)[rng.permutation(width)]
-        return torch.diag(torch.from_numpy(2.0 ** rng.integers(-3, 4, width)))
-
-
-# --- places in the model and in the run ------------------------------------------------------------------------------
-
-
-def _changing_output(module: nn.Module, change: Change) -> RemovableHandle:
-    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
-
-    return module.register_forward_hook(hook)
-
-
-def _changing_input(module: nn.Module, change: Change) -> RemovableHandle:
-    def hook(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
-
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _block(vlm: "VLM", site: str) -> nn.Module:
-    if Site.parse(site).part != "llm":
-        raise SiteNotFound(f"{site!r} is no layer of the language model; give one such as `llm.12`.")
-    return vlm.model.get_submodule(vlm.anatomy.site(site).path)
+# --- what they need of the model and of the run ----------------------------------------------------------------------
 
 
 def _head(vlm: "VLM") -> nn.Module:
@@ -396,17 +272,6 @@ def _head(vlm: "VLM") -> nn.Module:
             f"{vlm.name} has no head that could be hooked, so its answers cannot be damaged here."
         )
     return head
-
-
-def _reader(vlm: "VLM", site: str) -> nn.Module:
-    """What is given the residual stream next: the following block, or the final norm."""
-    layers = [spec for spec in vlm.anatomy.sites if spec.site.part == "llm"]
-    following = [spec.path for spec in layers if Site.parse(site) < spec.site]
-    if not following:
-        raise SiteNotFound(
-            f"Nothing that can be hooked reads {site!r}; give an earlier layer, such as `llm.0`."
-        )
-    return vlm.model.get_submodule(following[0])
 
 
 def _parts(run: Run, site: str) -> list[np.ndarray]:

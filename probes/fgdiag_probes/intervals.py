@@ -55,9 +55,7 @@ class _Errors:
     freedom: float
 
 
-def clustered_means(
-    values: np.ndarray, clusters: np.ndarray, *, step: float | None = None, seed: int = 0
-) -> Estimates:
+def clustered_means(values: np.ndarray, clusters: np.ndarray, *, step: float | None = None) -> Estimates:
     """Means over images, with intervals that hold for other classes of the same sort.
 
     Measured by `tests/benchmarks/coverage.py`: from 15 classes on, intervals of drops in points cover the truth in
@@ -75,8 +73,6 @@ def clustered_means(
     step
         What one image can change a value by: 1 for right or wrong, 100 in points. Default: the least
         difference between two of the values, which is that where any differ, and next to nothing for bits.
-    seed
-        Without effect, for nothing is drawn.
     """
     _, codes = np.unique(clusters, return_inverse=True)
     sizes = np.bincount(codes).astype(float)

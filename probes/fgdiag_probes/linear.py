@@ -259,7 +259,11 @@ def _walk(problem: _CrossValidation, penalties: Sequence[float] | None) -> list[
 
 
 def fits_in_words(table: pd.DataFrame) -> str:
-    """How the fits of a table of scores went: `penalty`, `at_edge`, `converged`, a row a probe."""
+    """How the linear fits of a table of scores went: `readout`, `penalty`, `at_edge`, `converged`, a row a probe.
+
+    Attention pooling is left out: it is no linear probe, and its penalties are on another scale.
+    """
+    table = table.loc[table["readout"] != "attn"]
     at_edge, penalty = table["at_edge"].to_numpy(bool), table["penalty"].to_numpy()
     strongest = int((at_edge & (penalty >= max(PENALTIES))).sum())
     weakest = int(at_edge.sum()) - strongest

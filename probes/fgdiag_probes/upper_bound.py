@@ -11,14 +11,14 @@ from fgdiag_probes import reading
 from fgdiag_probes.curves import FOLDS, LayerCurves, Place, key_of, resolution_of
 from fgdiag_probes.depths import Depth
 from fgdiag_probes.labels import Level
-from fgdiag_probes.nonlinear import nonlinear
+from fgdiag_probes.networks import nonlinear
 from fgdiag_probes.reading import Readings
 
 METHOD = "1: one hidden layer"
 
 
 def network(run: Run, curves: LayerCurves, place: Place, *, seed: int = 0) -> Readings:
-    """Read a place with a small network (`fgdiag_probes.nonlinear`); what was read before is read back."""
+    """Read a place with a small network (`fgdiag_probes.networks`); what was read before is read back."""
     labels, key = curves.labels, f"{METHOD} {key_of(run, seed)}"
     path = run.result_path(f"networks/{place[0]}.{place[1]}.npz")
     kept = reading.load(path, key, labels)

@@ -9,6 +9,8 @@ import pytest
 import typer
 from fgdiag_cli import diagnose as steps
 from fgdiag_cli.main import app
+from fgdiag_probes.curves import key_of
+from fgdiag_probes.style import percent
 
 import fgdiag as library
 from tests.apps.conftest import Ended, Fgdiag
@@ -95,10 +97,59 @@ def test_probe_prints_a_row_a_readout_and_the_control(fgdiag: Fgdiag, no_model):
         ["llm.3", "image"],
         ["llm.3", "last"],
         ["llm.3", "pre"],
+        ["llm.3", "attn"],
     ]
     assert "fine, look-alikes (chance" in ended.out
-    assert ended.out.splitlines()[-1].startswith("Control: ")
-    assert fgdiag("probe", "runs/birds", "--json").json()
+    before_the_image, shuffled = ended.out.splitlines()[-2:]
+    assert before_the_image.startswith("Control: As it must be: at llm.")
+    assert shuffled.startswith("Control: As it must be: taught shuffled labels, ")
+
+
+def test_probe_looks_closer_at_each_depth(fgdiag: Fgdiag, no_model):
+    printed = fgdiag("probe", "runs/birds", "--json").json()
+    assert set(printed) == {"curves", "control", "images", "evidence"}
+    readers = printed["evidence"]["readers"]
+    shown = fgdiag("probe", "runs/birds").out.partition("A closer look at the depths")[2].splitlines()
+    rows = [line for line in shown if line.startswith((" fine, look-alikes ", " fine, all ", " coarse "))]
+    assert len(rows) == len(readers) == 3 * 4
+    selectivity = {
+        (row["site"], row["readout"]): row["selectivity"]
+        for row in printed["curves"]
+        if row["level"] == "coarse"
+    }
+    for line, row in zip(rows, readers, strict=True):
+        assert f" {row['site']}, {row['readout']} " in line
+        assert f" {percent(row['network'])} " in line
+        assert f" {row['codelength']:.2f} of {row['uniform']:.2f}" in line
+        if row["level"] == "coarse":
+            assert line.split()[-1] == f"{100 * selectivity[row['site'], row['readout']]:.0f}"
+
+
+def test_probe_and_report_share_the_seed_of_the_run(
+    fgdiag: Fgdiag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = ("extract", "tiny-llava", "birds", "-o", str(tmp_path / "run"), "--seed", "3", "--tokens", "none")
+    assert fgdiag(*asked, "--sites", "vision,projector,llm.norm").code == 0
+    assert fgdiag("probe", str(tmp_path / "run")).code == 0
+    run = library.Run.open(tmp_path / "run")
+    kept = json.loads(run.result_path("evidence/vision.image.json").read_text())["key"]
+    assert kept.endswith(key_of(run, 3))
+    monkeypatch.setattr("fgdiag_probes.reading.read", None)
+    assert fgdiag("report", str(tmp_path / "run")).code == 0
+    assert json.loads(run.result_path("evidence/vision.image.json").read_text())["key"] == kept
+
+
+def test_tokens_that_are_there_are_not_recorded_again(fgdiag: Fgdiag, no_model):
+    asked = ("extract", "tiny-llava", "birds", "-o", "runs/birds", "--tokens", "llm.1,vision,llm.3,projector")
+    assert fgdiag(*asked).code == 0
+
+
+def test_the_demo_keeps_tokens(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fgdiag.fieldguide.write_fieldguide", lambda out, **_: out)
+    monkeypatch.setattr(steps, "diagnose", lambda request: request)
+    request = steps.demo("fgdiag demo")
+    assert isinstance(request, steps.Request)
+    assert request.recording == {"tokens": "auto"}
 
 
 def test_answers_are_given_once(fgdiag: Fgdiag, no_model):

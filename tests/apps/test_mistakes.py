@@ -128,8 +128,23 @@ def test_another_question_to_a_finished_run_is_refused_without_a_model(
 
 def test_another_site_or_dtype_is_refused(fgdiag: Fgdiag):
     again = ("diagnose", "tiny-llava", "birds", "-o", "runs/birds")
-    refused(fgdiag(*again, "--sites", "vision.1"), "recorded with sites vision (32: image+cls)")
+    other_site = fgdiag(*again, "--sites", "vision.1")
+    refused(other_site, "recorded with sites vision (32: image+cls+16 tokens), ")
+    refused(other_site, ", not vision.1 (32: image+cls). Ask for the same")
     refused(fgdiag(*again, "--dtype", "bfloat16"), "dtype 'float32', not 'bfloat16'")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ("none", "vision (32: image+cls), projector (48: image)"),
+        ("llm.0", "llm.0 (48: image+last+pre+16 tokens)"),
+    ],
+)
+def test_other_tokens_are_refused(fgdiag: Fgdiag, tokens: str, words: str):
+    ended = fgdiag("diagnose", "tiny-llava", "birds", "-o", "runs/birds", "--tokens", tokens)
+    refused(ended, "recorded with sites vision (32: image+cls+16 tokens), ")
+    assert words in ended.told.partition(", not ")[2]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import fgdiag_probes.answers
 import fgdiag_probes.bottleneck
+import fgdiag_probes.evidence
 import fgdiag_probes.reading
 import pytest
 from fgdiag_cli import report
@@ -28,7 +29,9 @@ STEPS = {
     "extracting": (recording.Recording, "_write_thumbnails", 1),
     "finishing": (recording.Recording, "finish", 1),
     "probing": (fgdiag_probes.reading, "save", 7),
+    "looking closer": (fgdiag_probes.evidence, "_look", 2),
     "asking": (fgdiag_probes.answers, "_ask", 1),
+    "dealing anew": (fgdiag_probes.bottleneck, "deal_anew", 1),
     "judging": (fgdiag_probes.bottleneck, "judge", 1),
     "reporting": (report, "_template", 1),
 }
@@ -42,8 +45,10 @@ WRITTEN = (
     "command.json",
     "llm.1.last.npz",
     "probes.parquet",
+    "evidence.json",
     "000000.parquet",
     "answers.parquet",
+    "stability.json",
     "verdict.json",
     "report.html",
 )
@@ -81,7 +86,7 @@ def test_ctrl_c_in_each_step(fgdiag: Fgdiag, bench: Path, tmp_path: Path, monkey
         kept, _, again = ended.told.partition(" Go on with: ")
         assert kept == "fgdiag: interrupted; what is already recorded is kept."
         assert shlex.split(again) == ["fgdiag", *typed]
-    assert len(list(run.glob("results/probes/*.npz"))) == 19
+    assert len(list(run.glob("results/probes/*.npz"))) == 23
     finishes(fgdiag, typed, run, bench)
 
 

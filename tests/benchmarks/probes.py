@@ -1,14 +1,19 @@
 """Speed of a cross-validated linear probe against scikit-learn's, at equal held-out loss.
 
     python tests/benchmarks/probes.py [--quick] [--json]
+    python tests/benchmarks/probes.py --growth [--json]
 
 Sites of 2,000 x 576 features with 37 classes; five penalties, five folds. Both solvers get the same grid and the same
 folds and take turns in one process; the ratio is the median over sites of scikit-learn's time over ours. Standardising
-the features counts for both.
+the features counts for both. `--growth` shows instead how our own time and memory grow with images, features and
+classes, and which share of the machine's peak in matrix products is reached; each point runs in a process of its own.
 """
 
 import argparse
 import json
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +27,18 @@ from fgdiag_probes.linear import PENALTIES, fit_probe
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.utils.flop_counter import FlopCounterMode
 
 ROWS, WIDTH, CLASSES, FOLDS, TEST_ROWS = 2000, 576, 37, 5, 2000
+GROWTH = [
+    *[(rows, WIDTH, CLASSES) for rows in (500, 2000, 8000, 20000)],
+    *[(ROWS, width, CLASSES) for width in (64, 1536, 4096)],
+    *[(5000, WIDTH, classes) for classes in (5, 37, 200, 1000)],
+    (6000, 4096, 200),
+]
+"""Points as (images, features, classes); the last one is a layer of a 7B model on CUB."""
+GROWTH_FOLDS = 3
+"""As many as `fgdiag probe` uses."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of linear probes against scikit-learn.")
     parser.add_argument("--quick", action="store_true", help="few sites: ends within 2 minutes")
     parser.add_argument("--json", action="store_true", help="print one line of figures last")
+    parser.add_argument("--growth", action="store_true", help="time and memory by size, ours alone")
+    parser.add_argument("--point", nargs=3, type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.point:
+        return print(json.dumps(measured(*asked.point)))
+    if asked.growth:
+        return grow(asked.json)
     ratios, gaps, seconds = [], [], []
     warm = drawn(0)
     ours(warm)
@@ -66,17 +87,61 @@ def main() -> None:
         print(json.dumps(figures | {"seconds_a_site": median(seconds), "sites": len(ratios)}))
 
 
-def drawn(seed: int) -> Site:
+def drawn(
+    seed: int, rows: int = ROWS, width: int = WIDTH, classes: int = CLASSES, folds: int = FOLDS
+) -> Site:
     """Draw one site; how far classes are apart varies, as it does from layer to layer."""
     rng = np.random.default_rng(seed)
-    spectrum = np.arange(1, WIDTH + 1) ** -0.6
-    turn = np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))[0]
-    means = rng.uniform(0.2, 0.5) * rng.standard_normal((CLASSES, WIDTH))
-    y = rng.integers(0, CLASSES, ROWS + TEST_ROWS)
-    X = ((means[y] + rng.standard_normal((len(y), WIDTH))) * spectrum) @ turn + rng.standard_normal(WIDTH)
+    spectrum = np.arange(1, width + 1) ** -0.6
+    turn = np.linalg.qr(rng.standard_normal((width, width)))[0]
+    means = rng.uniform(0.2, 0.5) * rng.standard_normal((classes, width))
+    y = rng.integers(0, classes, rows + TEST_ROWS)
+    X = ((means[y] + rng.standard_normal((len(y), width))) * spectrum) @ turn + rng.standard_normal(width)
     X = X.astype(np.float32)
-    folds = stratified_group_folds(y[:ROWS], np.arange(ROWS), folds=FOLDS)
-    return Site(X[:ROWS], y[:ROWS], X[ROWS:], y[ROWS:], folds)
+    held_out = stratified_group_folds(y[:rows], np.arange(rows), folds=folds)
+    return Site(X[:rows], y[:rows], X[rows:], y[rows:], held_out)
+
+
+def grow(as_json: bool) -> None:
+    """Measure every point of `GROWTH`."""
+    points = []
+    for point in GROWTH:
+        command = [sys.executable, __file__, "--point", *map(str, point)]
+        points.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        print(
+            "{images:6} images, {features:4} features, {classes:4} classes: {seconds:6.2f} s, {mib:5.0f} MiB, "
+            "{of_peak:.0%} of the peak".format(**points[-1]),
+            flush=True,
+        )
+    if as_json:
+        print(json.dumps({"growth": points}))
+
+
+def measured(rows: int, width: int, classes: int) -> dict[str, float]:
+    """Seconds and memory of one probe with the default grid, and its share of the peak in matrix products."""
+    site, warm = drawn(1, rows, width, classes, GROWTH_FOLDS), drawn(0, 100, 8, 3)
+    with FlopCounterMode(display=False):
+        fit_probe(warm.X, warm.y, folds=warm.folds)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    with FlopCounterMode(display=False) as counted:
+        fit_probe(site.X, site.y, folds=site.folds)
+    taken = time.perf_counter() - start
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    share = counted.get_total_flops() / taken / peak()
+    size = {"images": rows, "features": width, "classes": classes}
+    return {**size, "seconds": taken, "mib": used / 1024, "of_peak": share}
+
+
+def peak(side: int = 2048) -> float:
+    """Floating point operations a second in a large float32 matrix product, the best of five."""
+    square = torch.randn(side, side)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        square @ square
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / min(seconds)
 
 
 def ours(site: Site) -> np.ndarray:

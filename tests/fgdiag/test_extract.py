@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fgdiag import batches, extraction
+from fgdiag import batches, forward
+from fgdiag.batch_size import fitting_batch
 from fgdiag.errors import FgdiagError, ImagesNotUsable, RunBusy, RunMismatch, SiteNeverRan, SiteNotFound
 from fgdiag.extraction import OutOfMemory, extract
 from fgdiag.hooks import capture
@@ -57,7 +58,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], 
             before(len(sizes), sizes[-1])
             return capture(vlm, inputs, **how)
 
-        monkeypatch.setattr(extraction, "capture", watched_capture)
+        monkeypatch.setattr(forward, "capture", watched_capture)
         return sizes
 
     return watch
@@ -262,7 +263,7 @@ def test_what_is_not_finite_stops_the_run(vlm: VLM, images: ImageSet, tmp_path: 
         found["llm.2", "last"][-1, 0] = float("inf")
         return found
 
-    monkeypatch.setattr(extraction, "capture", overflowing)
+    monkeypatch.setattr(forward, "capture", overflowing)
     with pytest.raises(SiteNeverRan, match=r"llm\.2 \(last\) are not finite for class.*bfloat16 or float32"):
         extract(vlm, images, tmp_path / "run", **HOW)
 
@@ -289,7 +290,7 @@ def test_the_batch_grows_as_long_as_twice_of_it_will_fit(
 ):
     used = 0
 
-    def forward(pictures: list[Image.Image]) -> None:
+    def pretended_forward(pictures: list[Image.Image]) -> None:
         nonlocal used
         assert {picture.size for picture in pictures} == {(90, 30)}
         used = len(pictures)
@@ -305,8 +306,8 @@ def test_the_batch_grows_as_long_as_twice_of_it_will_fit(
     }
     for name, function in pretended.items():
         monkeypatch.setattr(torch.cuda, name, function)
-    forward.vlm = SimpleNamespace(device=torch.device("cuda"))  # pyright: ignore[reportFunctionMemberAccess]
-    assert extraction._fitting_batch(forward, images, most=256) == expected  # pyright: ignore[reportArgumentType]
+    pretended_forward.vlm = SimpleNamespace(device=torch.device("cuda"))  # pyright: ignore[reportFunctionMemberAccess]
+    assert fitting_batch(pretended_forward, images, most=256) == expected  # pyright: ignore[reportArgumentType]
 
 
 def test_killed_at_twenty_random_moments_it_ends_bit_equal(tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numcodecs import Zstd
 
-from fgdiag import extraction
+from fgdiag import forward
 from fgdiag.errors import RunIncomplete, RunMismatch, SiteNotFound
 from fgdiag.extraction import extract
 from fgdiag.hooks import capture
@@ -136,7 +136,7 @@ def test_stopped_within_a_block_it_ends_bit_equal(
             raise KeyboardInterrupt
         return capture(*args, **how)
 
-    monkeypatch.setattr(extraction, "capture", stopping)
+    monkeypatch.setattr(forward, "capture", stopping)
     with pytest.raises(KeyboardInterrupt):
         extract(vlm, images, tmp_path / "run", **HOW)
     marks, grids = (
@@ -172,7 +172,7 @@ def test_auto_keeps_the_telling_sites_that_fit(
 ) -> None:
     few = images.subset(np.arange(0, 40, 5))
     one_llm_site = 2 * 8 * 16 * 48
-    monkeypatch.setattr(extraction, "TOKEN_BYTES", 2 * 8 * 16 * 32 + 2 * one_llm_site)
+    monkeypatch.setattr(forward, "TOKEN_BYTES", 2 * 8 * 16 * 32 + 2 * one_llm_site)
     run = extract(vlm, few, tmp_path / "run", tokens="auto")
     assert [site for site in map(str, run.sites) if run.has_tokens(site)] == ["vision", "projector", "llm.3"]
     said = capsys.readouterr().err
@@ -228,7 +228,7 @@ def test_clipping_is_said_once(vlm: VLM, images: ImageSet, tmp_path: Path, monke
         found["vision", "tokens"][:, 0, 0] = 65504
         return found
 
-    monkeypatch.setattr(extraction, "capture", large)
+    monkeypatch.setattr(forward, "capture", large)
     few = images.subset(np.arange(0, 40, 8))
     extract(vlm, few, tmp_path / "run", sites=["vision"], tokens=["vision"], batch_size=2)
     assert capsys.readouterr().err.count("beyond float16") == 1

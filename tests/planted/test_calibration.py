@@ -9,8 +9,9 @@ import pytest
 from fgdiag_cli import calibrate as command
 from fgdiag_cli.calibrate import print_calibration
 from fgdiag_cli.main import app
-from fgdiag_probes import calibration
-from fgdiag_probes.calibration import STAGES, Calibration, calibrate, draw, judge_extra
+from fgdiag_probes import bench as bench_room
+from fgdiag_probes.calibration import Calibration, calibrate, draw
+from fgdiag_probes.extra_loss import STAGES, judge_extra
 from typer.testing import CliRunner
 
 from fgdiag.errors import ImagesNotUsable
@@ -55,9 +56,9 @@ def test_the_extra_loss_is_named_whatever_the_models_own_bottleneck(damaged: tup
 def test_luck_is_seldom_named():
     """Two runs that differ by chance alone: at most 5 % are named, up to the luck of 200 draws."""
     rng, alarms = np.random.default_rng(1), 0
-    for draw_number in range(200):
-        one, other = (rng.random((4, len(CLUSTERS))) < 0.5 for _ in range(2))
-        named, _ = judge_extra(one.astype(float), other.astype(float), CLUSTERS, seed=draw_number)
+    for _ in range(200):
+        one, other = rng.random((2, 4, len(CLUSTERS))) < 0.5
+        named, _ = judge_extra(one.astype(float), other.astype(float), CLUSTERS)
         alarms += named != "none"
     assert alarms <= 17  # the 97.5 % point of a binomial of 200 at 5 %
 
@@ -117,7 +118,7 @@ def test_a_finished_case_is_not_done_again(
     bench: Bench, found: tuple[Path, Calibration], monkeypatch: pytest.MonkeyPatch
 ):
     out, before = found
-    monkeypatch.setattr(calibration, "name_likelihood", None)
+    monkeypatch.setattr(bench_room, "name_likelihood", None)
     marks = {path: path.stat().st_mtime_ns for path in out.rglob("blocks/*.json")}
     again = calibrate(bench.vlm, bench.images, out, seeds=1, quick=True)
     assert again == before

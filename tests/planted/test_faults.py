@@ -10,14 +10,13 @@ from fgdiag_probes import likelihood, name_likelihood
 from fgdiag_probes.faults import (
     BiasedAnswers,
     BlindedEncoder,
-    CannotPlant,
-    ChangedBasis,
     ErasedClasses,
-    Fault,
     LowRankProjector,
     NoisyLayer,
     ShuffledNames,
 )
+from fgdiag_probes.harmless import ChangedBasis
+from fgdiag_probes.planting import CannotPlant, Fault
 from torch import Tensor
 
 from fgdiag.errors import SiteNotFound

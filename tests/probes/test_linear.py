@@ -1,7 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from fgdiag_probes.linear import PENALTIES, STRONGER, WEAKER, Basis, fit_probe
+from fgdiag_probes.linear import PENALTIES, STRONGER, WEAKER, Basis, fit_probe, fits_in_words
 from fgdiag_probes.solver import minimise
 from sklearn.linear_model import LogisticRegression
 
@@ -143,3 +144,17 @@ def test_separable_classes_and_a_weak_penalty_stay_finite() -> None:
         probe = fit_probe(X, y, folds=np.tile(np.arange(3), 12))
         assert np.isfinite(probe.gradient_norm)
         assert np.mean(probe.predict(X) == y) == 1.0
+
+
+def test_the_words_on_fits_count_linear_probes_only() -> None:
+    table = pd.DataFrame(
+        {
+            "readout": ["image", "last", "last", "attn", "attn"],
+            "penalty": [1.0, 0.0001, 0.01, 100.0, 0.01],
+            "at_edge": [True, True, False, True, True],
+            "converged": [True, True, False, False, True],
+        }
+    )
+    words = fits_in_words(table)
+    assert words.startswith("3 probes; 1 did not converge, 1 chose the weakest")
+    assert "1 the strongest" in words

@@ -1,3 +1,4 @@
+import pkgutil
 import subprocess
 import sys
 
@@ -14,9 +15,15 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert shown.strip() == "[]"
 
 
-def test_names_of_this_room_resolve() -> None:
-    for name in ("probe_layers", "loss_budget", "confused_pairs", "LayerCurves", "LossBudget", "Verdict"):
-        assert getattr(fgdiag_probes, name).__name__ == name
+@pytest.mark.parametrize("name", fgdiag_probes.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(fgdiag_probes, name).__name__ == name
+
+
+def test_no_room_hides_a_public_name() -> None:
+    """Once a room is imported, it is an attribute of the package under its own name."""
+    rooms = {room.name for room in pkgutil.iter_modules(fgdiag_probes.__path__)}
+    assert not rooms & set(fgdiag_probes.__all__)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

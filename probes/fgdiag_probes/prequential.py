@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from fgdiag_probes.few_shot import TAUGHT, fit_few, probed
+from fgdiag_probes.few_images import TAUGHT, fit_few, probed
 from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.reading import Reading
@@ -70,7 +70,7 @@ def codelength(
     one over the candidates of an image, also where a block brings classes that no block before it had: those
     share the odds that the estimator of Krichevsky & Trofimov gives them, half an image each among the images
     of the candidates sent so far. The probe's penalty is chosen inside the blocks before; see
-    `fgdiag_probes.few_shot.fit_few`. With fewer than two classes so far there is no probe, and the classes so
+    `fgdiag_probes.few_images.fit_few`. With fewer than two classes so far there is no probe, and the classes so
     far share the rest evenly. The test images are not touched.
 
     Parameters

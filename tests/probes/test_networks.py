@@ -1,5 +1,5 @@
 import numpy as np
-from fgdiag_probes.nonlinear import nonlinear
+from fgdiag_probes.networks import nonlinear
 from fgdiag_probes.reading import read
 
 from tests.probes.labelled import clouds, exclusive_or, labelled

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from fgdiag_probes.codelength import SHARES, Codelength, _with_escape, blocks, codelength
-from fgdiag_probes.few_shot import fit_few
+from fgdiag_probes.few_images import fit_few
+from fgdiag_probes.prequential import SHARES, Codelength, _with_escape, blocks, codelength
 from sklearn.linear_model import LogisticRegression
 
 from tests.probes.labelled import clouds, labelled

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from fgdiag_probes.few_shot import FEW_PENALTY, few_shot, fit_few
+from fgdiag_probes.few_images import FEW_PENALTY, few_shot, fit_few
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 

@@ -103,7 +103,7 @@ def _readers(readers: "pd.DataFrame") -> Fold:
 def _selectivity(curves: "LayerCurves", readers: "pd.DataFrame") -> Fold | None:
     if "coarse" not in curves.labels.levels:
         return None
-    at_depths = readers.drop_duplicates("depth")[["depth", "site", "readout"]].to_dict("records")
+    at_depths = readers.drop_duplicates("depth").to_dict("records")
     pixels = [{"depth": "pixels", "site": "pixels", "readout": "image"}]
     rows = []
     for row in [*(pixels if ("pixels", "image") in curves.readings else []), *at_depths]:

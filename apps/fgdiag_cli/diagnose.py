@@ -85,10 +85,10 @@ def diagnose(request: Request) -> Diagnosis:
     """Record, probe, ask, judge and report."""
     run = record(request)
     with run.lock():
-        probe(run)
+        curves, evidence = probe(run)
         ask(run, lambda: request.vlm, lambda: request.images)
         verdict = loss_budget(run, seed=run.manifest["seed"]).verdict
-        return Diagnosis(run.path, write_report(run), verdict)
+        return Diagnosis(run.path, write_report(run, curves, evidence), verdict)
 
 
 def record(request: Request) -> Run:

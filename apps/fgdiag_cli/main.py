@@ -214,13 +214,13 @@ def report(run: options.RunFolder, as_json: options.Json = False) -> None:
     For example:
       fgdiag report runs/flowers
     """
-    from fgdiag_cli.diagnose import open_run
+    from fgdiag_cli import diagnose as steps
     from fgdiag_cli.report import write_report
     from fgdiag_cli.screen import print_json
 
-    recorded = open_run(run)
+    recorded = steps.open_run(run)
     with recorded.lock():
-        path = write_report(recorded)
+        path = write_report(recorded, *steps.probe(recorded))
     print_json({"report": str(path), "run": str(run)}) if as_json else print(path)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
-from fgdiag_probes import Answers, confused_pairs, loss_budget, probe_layers
-from fgdiag_probes.evidence import gather
+from fgdiag_probes import Answers, confused_pairs, loss_budget
 from fgdiag_probes.linear import fits_in_words
 from fgdiag_probes.stability import deal_anew
 from fgdiag_probes.style import LEVEL_WORDS, percent
@@ -54,21 +53,25 @@ class Pair:
     others: list[str]
 
 
-def write_report(run: "Run") -> Path:
+def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence") -> Path:
     """Write `report.html` into the run: the verdict, what it rests on, and how to get it again.
 
-    What has not been probed yet is probed, with the seed of the run. The file works offline and holds its own
+    What has not been judged yet is judged, with the seed of the run. The file works offline and holds its own
     scripts and pictures.
+
+    Parameters
+    ----------
+    run
+        An extracted run.
+    curves, evidence
+        What `probe_layers` and `gather` found in it.
 
     Raises
     ------
-    ControlFailed
-        See `fgdiag_probes.evidence.gather`.
     NoSpace
         The report cannot be written.
     """
     seed = run.manifest["seed"]
-    curves, evidence = probe_layers(run, seed=seed), gather(run, seed=seed)
     budget, pairs = loss_budget(run, seed=seed), confused_pairs(run, seed=seed)
     stability = deal_anew(run, curves, seed=seed)
     page = _template().render(

@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels
-from fgdiag_probes.linear import fit_probe
+from fgdiag_probes.linear import fit_at
 from fgdiag_probes.reading import Reading
 
 ALARM = 0.01
@@ -121,8 +121,7 @@ def learn_shuffled(
         That of the probe on the real labels.
     """
     taught = np.random.default_rng(seed).permutation(labels.fine[labels.train])
-    folds = labels.folds(folds=2, seed=seed)
-    probe = fit_probe(features[labels.train], taught, folds=folds, penalties=[penalty], resolution=resolution)
+    probe = fit_at(features[labels.train], taught, penalty, resolution=resolution)
     right = (probe.predict(features[labels.test]) == labels.fine[labels.test]).astype(float)
     over = clustered_means(right[None] - labels.chance["fine"][0], labels.fine[labels.test], step=1.0)
     p_value = float(over.p_value[0] / 2) if over.mean[0] > 0 else 1.0

@@ -14,7 +14,7 @@ import pandas as pd
 from fgdiag_probes.folds import stratified_group_folds
 from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.linear import PENALTIES, LinearProbe, fit_probe
+from fgdiag_probes.linear import PENALTIES, LinearProbe, fit_at, fit_probe
 from fgdiag_probes.reading import Reading, Readings
 
 SHOTS = (1, 5, 20)
@@ -116,8 +116,7 @@ def fit_few(
         Of the folds.
     """
     if len(np.unique(groups)) < 2 * len(np.unique(y)):
-        unused = np.arange(len(y)) % FOLDS
-        return fit_probe(X, y, folds=unused, penalties=(FEW_PENALTY,), resolution=resolution)
+        return fit_at(X, y, FEW_PENALTY, resolution=resolution)
     folds = stratified_group_folds(y, groups, folds=FOLDS, seed=seed)
     return fit_probe(X, y, folds=folds, penalties=PENALTIES, resolution=resolution)
 

@@ -102,7 +102,7 @@ def _design(standard: Tensor, rotation: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted probe, and how its penalty was chosen.
+    """A fitted probe.
 
     Attributes
     ----------
@@ -111,33 +111,22 @@ class LinearProbe:
     classes
         (classes,) the labels, sorted.
     penalty
-        The chosen one.
-    tried, cv_bits
-        Penalties that were tried and their cross-validated log-loss in bits an image.
-    cv_logits
-        (rows, classes) float32: every training row's logits from the fold that did not see it, at the chosen
-        penalty. Scores for choices (of readouts, layers) come from these, never from test images.
+        L2 penalty it was fitted with.
     gap
         Estimated distance of the objective to its minimum, as a share of it.
     gradient_norm
         Euclidean norm of the gradient of the objective.
     converged
-        Whether the refit and every fold at the chosen penalty came within their tolerance.
-    at_edge
-        Whether the chosen penalty is the strongest or the weakest that was tried.
+        Whether every fit behind it came within its tolerance.
     """
 
     basis: Basis
     weights: Tensor
     classes: np.ndarray
     penalty: float
-    tried: tuple[float, ...]
-    cv_bits: tuple[float, ...]
-    cv_logits: np.ndarray
     gap: float
     gradient_norm: float
     converged: bool
-    at_edge: bool
 
     def logits(self, X: np.ndarray) -> np.ndarray:
         """(rows, classes) float32 unnormalised log-probabilities."""
@@ -148,6 +137,81 @@ class LinearProbe:
         return self.classes[self.logits(X).argmax(1)]
 
 
+@dataclass(frozen=True)
+class ChosenProbe(LinearProbe):
+    """A fitted probe, and how its penalty was chosen.
+
+    Attributes
+    ----------
+    tried, cv_bits
+        Penalties that were tried and their cross-validated log-loss in bits an image.
+    cv_logits
+        (rows, classes) float32: every training row's logits from the fold that did not see it, at the chosen
+        penalty. Scores for choices (of readouts, layers) come from these, never from test images.
+    at_edge
+        Whether the chosen penalty is the strongest or the weakest that was tried.
+    """
+
+    tried: tuple[float, ...]
+    cv_bits: tuple[float, ...]
+    cv_logits: np.ndarray
+    at_edge: bool
+
+
+def fit_at(X: np.ndarray | Basis, y: np.ndarray, penalty: float, *, resolution: float = 0.0) -> LinearProbe:
+    """Fit one probe with a given penalty.
+
+    Parameters
+    ----------
+    X
+        (rows, width) training features, or their `Basis` where several label sets share it.
+    y
+        (rows,) labels.
+    penalty
+        L2 penalty on the mean cross-entropy.
+    resolution
+        See `Basis.of`; of no effect where `X` is a `Basis`.
+    """
+    basis = X if isinstance(X, Basis) else Basis.of(X, resolution=resolution)
+    classes, codes = np.unique(y, return_inverse=True)
+    targets, even = torch.from_numpy(codes), torch.full((1, len(codes)), 1.0 / len(codes))
+    start = torch.zeros(1, len(classes), basis.design.shape[1])
+    stronger = [one for one in (*PENALTIES, *WEAKER) if one > penalty]
+    for solution in follow(basis.design, targets, even, stronger, len(classes), tolerance=TOLERANCE):
+        start = solution.weights
+    return _keep(basis, classes, targets, penalty, start)
+
+
+def _keep(
+    basis: Basis,
+    classes: np.ndarray,
+    codes: Tensor,
+    penalty: float,
+    start: Tensor,
+    *,
+    folds_solved: bool = True,
+) -> LinearProbe:
+    """Solve the problem of all rows, to the tolerance of a probe that is kept."""
+    found = minimise(
+        basis.design,
+        codes,
+        torch.full((1, len(codes)), 1.0 / len(codes)),
+        penalty,
+        start,
+        tolerance=REFIT_TOLERANCE,
+        max_steps=REFIT_STEPS,
+    )
+    return LinearProbe(
+        basis=basis,
+        weights=found.weights[0],
+        classes=classes,
+        penalty=penalty,
+        gap=float(found.gap[0]),
+        gradient_norm=float(found.gradient_norm[0]),
+        converged=bool(found.gap[0] < REFIT_TOLERANCE) and folds_solved,
+    )
+
+
 def fit_probe(
     X: np.ndarray | Basis,
     y: np.ndarray,
@@ -155,7 +219,7 @@ def fit_probe(
     folds: np.ndarray,
     penalties: Sequence[float] | None = None,
     resolution: float = 0.0,
-) -> LinearProbe:
+) -> ChosenProbe:
     """Fit one probe, its penalty chosen by cross-validated log-loss.
 
     Parameters
@@ -177,26 +241,13 @@ def fit_probe(
     targets = torch.from_numpy(codes)
     path = _walk(_CrossValidation.of(basis.design, targets, folds, len(classes)), penalties)
     best = min(path, key=lambda step: step.bits)
-    refit = minimise(
-        basis.design,
-        targets,
-        torch.full((1, len(codes)), 1.0 / len(codes)),
-        best.penalty,
-        best.solution.weights.mean(0, keepdim=True),
-        tolerance=REFIT_TOLERANCE,
-        max_steps=REFIT_STEPS,
-    )
-    return LinearProbe(
-        basis=basis,
-        weights=refit.weights[0],
-        classes=classes,
-        penalty=best.penalty,
+    start, solved = best.solution.weights.mean(0, keepdim=True), bool((best.solution.gap < TOLERANCE).all())
+    kept = _keep(basis, classes, targets, best.penalty, start, folds_solved=solved)
+    return ChosenProbe(
+        **vars(kept),
         tried=tuple(step.penalty for step in path),
         cv_bits=tuple(step.bits for step in path),
         cv_logits=best.logits.numpy(),
-        gap=float(refit.gap[0]),
-        gradient_norm=float(refit.gradient_norm[0]),
-        converged=bool(refit.gap[0] < REFIT_TOLERANCE and (best.solution.gap < TOLERANCE).all()),
         at_edge=best in (path[0], path[-1]),
     )
 

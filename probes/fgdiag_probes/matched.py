@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fgdiag_probes.labels import Labels
-from fgdiag_probes.linear import BITS, PENALTIES, TOLERANCE, Basis, LinearProbe, fit_probe
+from fgdiag_probes.linear import BITS, PENALTIES, TOLERANCE, Basis, ChosenProbe, fit_at
 from fgdiag_probes.reading import Reading, Readings, choice_of_probe
 from fgdiag_probes.solver import follow
 
@@ -49,9 +49,9 @@ def read_at_width(
     basis = narrow(Basis.of(X, resolution=resolution), width)
     parts = [_Fold.of(X, folds == fold, width, resolution) for fold in np.unique(folds)]
     readings: Readings = {}
-    fine = _fit(basis, parts, labels.fine[labels.train], folds)
+    fine = _fit(basis, parts, labels.fine[labels.train])
     for level in labels.levels:
-        probe = _fit(basis, parts, labels.coarse[labels.train], folds) if level == "coarse" else fine
+        probe = _fit(basis, parts, labels.coarse[labels.train]) if level == "coarse" else fine
         seen = Reading.of_logits(probe.logits(features[labels.test]), labels, level, labels.test)
         readings[level] = replace(seen, choice=choice_of_probe(probe, labels, level))
     return readings
@@ -99,7 +99,7 @@ class _Fold:
         return cls(held_out, basis.project(X[held_out]), basis)
 
 
-def _fit(basis: Basis, parts: Sequence[_Fold], y: np.ndarray, folds: np.ndarray) -> LinearProbe:
+def _fit(basis: Basis, parts: Sequence[_Fold], y: np.ndarray) -> ChosenProbe:
     """Choose the penalty by the folds' own bases, and fit the probe at it to all rows."""
     classes, codes = np.unique(y, return_inverse=True)
     targets, grid = torch.from_numpy(codes), sorted(PENALTIES, reverse=True)
@@ -111,10 +111,13 @@ def _fit(basis: Basis, parts: Sequence[_Fold], y: np.ndarray, folds: np.ndarray)
         known[held] = torch.isin(targets[held], targets[seen])
     bits = [float(cross_entropy(one[known], targets[known])) * BITS for one in logits]
     best = int(np.argmin(bits))
-    probe = fit_probe(basis, y, folds=folds, penalties=[grid[best]])
-    at_edge = best in (0, len(grid) - 1)
-    held_out = logits[best].numpy()
-    return replace(probe, tried=tuple(grid), cv_bits=tuple(bits), cv_logits=held_out, at_edge=at_edge)
+    return ChosenProbe(
+        **vars(fit_at(basis, y, grid[best])),
+        tried=tuple(grid),
+        cv_bits=tuple(bits),
+        cv_logits=logits[best].numpy(),
+        at_edge=best in (0, len(grid) - 1),
+    )
 
 
 def _walk(design: Tensor, codes: Tensor, classes: int, penalties: Sequence[float]) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fgdiag.store import write_bytes
 from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.linear import Basis, LinearProbe, fit_probe
+from fgdiag_probes.linear import Basis, ChosenProbe, fit_at, fit_probe
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def choice_of(
     )
 
 
-def choice_of_probe(probe: LinearProbe, labels: Labels, level: Level) -> Choice:
+def choice_of_probe(probe: ChosenProbe, labels: Labels, level: Level) -> Choice:
     """`choice_of` for a linear probe."""
     return choice_of(
         probe.cv_logits,
@@ -134,7 +134,8 @@ def choice_of_probe(probe: LinearProbe, labels: Labels, level: Level) -> Choice:
 def read(features: np.ndarray, labels: Labels, folds: np.ndarray, *, resolution: float) -> Readings:
     """Probe one readout at every level; the test images are touched here, once.
 
-    Beside the coarse level stands its control task; see `fgdiag_probes.labels.Labels.random_kinds`.
+    Beside the coarse level stands its control task, with the penalty of the probe that it controls; see
+    `fgdiag_probes.labels.Labels.random_kinds`.
 
     Parameters
     ----------
@@ -153,10 +154,9 @@ def read(features: np.ndarray, labels: Labels, folds: np.ndarray, *, resolution:
         seen = Reading.of_logits(probe.logits(tested), labels, level, labels.test)
         readings[level] = replace(seen, choice=choice_of_probe(probe, labels, level))
     if "coarse" in labels.levels:
-        kinds = labels.random_kinds[labels.fine]
-        control = fit_probe(basis, kinds[labels.train], folds=folds)
-        right = control.predict(tested) == kinds[labels.test]
-        readings["coarse"] = replace(readings["coarse"], control=right)
+        kinds, coarse = labels.random_kinds[labels.fine], readings["coarse"]
+        control = fit_at(basis, kinds[labels.train], coarse.choice.penalty if coarse.choice else 1.0)
+        readings["coarse"] = replace(coarse, control=control.predict(tested) == kinds[labels.test])
     return readings
 
 

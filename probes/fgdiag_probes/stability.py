@@ -127,7 +127,7 @@ def _read(
         basis.design, codes, shares, path or [PENALTIES[0]], classes, tolerance=TOLERANCE, max_steps=400
     )
     for deal, weights in zip(deals, last.weights, strict=True):
-        logits = basis.design[np.isin(used, deal.test)] @ weights.T
+        logits = basis.design[torch.from_numpy(np.isin(used, deal.test))] @ weights.T
         yield Reading.of_logits(logits.numpy(), deal, level, deal.test)
 
 

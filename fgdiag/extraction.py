@@ -102,7 +102,7 @@ def extract(
         raise ImagesNotUsable(f"{images.name} has no image to extract; expected some that are not excluded.")
     known = asked_for(images, prompt=prompt, readouts=readouts, seed=seed)
     known |= made_of(vlm)
-    whole = recorded_tokens(path, known) if tokens == "auto" else tokens
+    whole = recorded_tokens(path, known, sites) if tokens == "auto" else tokens
     forward = Forward(vlm, known["prompt"], sites, tuple(known["readouts"]), whole, len(table))
     with locked(path):
         asked = {**known, **forward.made_of()}

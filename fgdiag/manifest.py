@@ -61,10 +61,16 @@ def made_of(vlm: "VLM") -> dict[str, Any]:
     }
 
 
-def recorded_tokens(path: Path, asked: dict[str, Any]) -> list[str] | None:
-    """Sites at which the run at `path` keeps tokens; None where there is no run, errors as `manifest_in`."""
+def recorded_tokens(path: Path, asked: dict[str, Any], sites: Sequence[str] | None) -> list[str] | None:
+    """Return at which of `sites` (None: all) the run at `path` keeps tokens; None where there is no run.
+
+    Errors as `manifest_in`.
+    """
     manifest = manifest_in(path, asked)
-    return None if manifest is None else [site["site"] for site in manifest["sites"] if TOKENS in site]
+    if manifest is None:
+        return None
+    kept = [site["site"] for site in manifest["sites"] if TOKENS in site]
+    return [site for site in kept if sites is None or site in sites]
 
 
 def _is_causal(vlm: "VLM") -> bool:

@@ -101,7 +101,7 @@ def record(request: Request) -> Run:
     finished = finished_run(request)
     _ = finished or request.vlm  # a wrong name is said before the images are compared
     duplicates = _duplicates(request.images, finished)
-    run = finished or extract(request.vlm, request.images, request.out, **_recording(request))
+    run = finished or extract(request.vlm, request.images, request.out, **request.recording)
     run.write_table("near_duplicates", duplicates.table)
     _say_unreadable(run, request.images)
     if not run.result_path("command.json").exists():
@@ -236,12 +236,6 @@ def whole(name: str) -> str:
     """Return the whole path of what lies on this machine; other names, such as hub ids, as they are."""
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() and name != "demo" else name
-
-
-def _recording(request: Request) -> dict[str, Any]:
-    """Options of `extract`. A run of other sites is another one whatever its tokens, which are not asked for then."""
-    manifest, options = manifest_in(request.out), request.recording
-    return options if manifest is None or _same_sites(request, manifest) else {**options, "tokens": ()}
 
 
 def _same_sites(request: Request, manifest: dict[str, Any]) -> bool:

@@ -27,7 +27,6 @@ from fgdiag_cli.closer_look import folds, minus
 if TYPE_CHECKING:
     from fgdiag_probes import ConfusedPairs, LayerCurves, LossBudget
     from fgdiag_probes.evidence import Evidence
-    from fgdiag_probes.stability import Stability
 
     from fgdiag.store import Run
 
@@ -77,7 +76,7 @@ def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence") -> Pat
     page = _template().render(
         title=run.path.name,
         verdict=budget.verdict,
-        heading=_heading(budget, stability, curves.labels.levels[0]),
+        heading=_heading(budget, curves.labels.levels[0]),
         sentence=budget.verdict.sentence.replace(" %", "\N{NO-BREAK SPACE}%"),
         plotly=Markup(get_plotlyjs()),
         facts=_facts(run, curves),
@@ -130,7 +129,7 @@ def _facts(run: "Run", curves: "LayerCurves") -> str:
     )
 
 
-def _heading(budget: "LossBudget", stability: "Stability", level: str) -> str:
+def _heading(budget: "LossBudget", level: str) -> str:
     """The verdict in some words, which never claim more than its sentence."""
     stage, drop = named(budget.drops, budget.depths, level)
     if stage == "none":
@@ -141,9 +140,10 @@ def _heading(budget: "LossBudget", stability: "Stability", level: str) -> str:
         words = f"Lost in the {stage}"
     else:
         words = "Not said in the answer" if stage == "answer" else f"Harder to read after the {stage}"
-    if stability.steady(stage):
+    if budget.verdict.stable or not budget.verdict.agreeing:
         return words
-    return f"{words} · not stable: {stability.agreeing(stage)} of {len(stability.stages)} other deals agree"
+    agreeing, deals = budget.verdict.agreeing
+    return f"{words} · not stable: {agreeing} of {deals} other deals agree"
 
 
 def _drops(budget: "LossBudget") -> list[dict[str, Any]]:

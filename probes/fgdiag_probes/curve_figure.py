@@ -44,7 +44,8 @@ def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list
     colour = READOUT_COLOURS.get(readout, GREY)
     x = [sites.index(site) for site in points["site"]]
     low, high = 100 * points["low"], 100 * points["high"]
-    alone = len(x) == 1
+    sparse = readout == "attn"  # at few sites, far apart: a line between them would claim more
+    alone = len(x) == 1 or sparse
     if readout != "pre" and not alone:
         figure.add_scatter(
             x=[*x, *x[::-1]],
@@ -60,7 +61,7 @@ def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list
     figure.add_scatter(
         x=x,
         y=100 * points["accuracy"],
-        mode="lines+markers",
+        mode="markers" if sparse else "lines+markers",
         name=READOUT_WORDS.get(readout, readout),
         line={"color": colour, "width": 2, "dash": "dot" if readout == "pre" else "solid"},
         marker={"size": 8 if alone else 5},

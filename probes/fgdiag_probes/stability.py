@@ -27,8 +27,6 @@ from fgdiag_probes.solver import follow
 from fgdiag_probes.verdict import named
 
 SPLITS = 10
-STEADY = 0.8
-"""Share of the deals that must name the same stage for the verdict to be called stable."""
 TOLERANCE = 1e-4
 METHOD = f"1: {SPLITS} splits to {TOLERANCE}"
 
@@ -51,10 +49,6 @@ class Stability:
     def agreeing(self, stage: str) -> int:
         """Return how many deals name a stage."""
         return Counter(self.stages)[stage]
-
-    def steady(self, stage: str) -> bool:
-        """Whether enough deals name a stage."""
-        return self.agreeing(stage) >= STEADY * len(self.stages)
 
     def frame(self) -> pd.DataFrame:
         """One row a depth: mean `accuracy` over the deals, and the `spread` between them (standard deviation)."""
@@ -133,9 +127,9 @@ def _read(
 
 def _judge(run: Run, chain: list[Depth], deal: Labels, level: Level) -> tuple[str, pd.DataFrame]:
     answers = read_answers(run, deal)
-    if answers is not None:
+    if answers is not None and comparable(answers, level, deal).any():
         chain = [*chain, Depth("answer", "answer", "likelihood", answers[level])]
-    asked = comparable(answers, level, deal)
+    asked = comparable(answers if chain[-1].name == "answer" else None, level, deal)
     scores = scores_at(chain, deal, level, asked)
     drops = drops_between([depth for depth in chain if depth.name != "pixels"], deal, level, asked)
     return named(drops, scores, level)[0], scores

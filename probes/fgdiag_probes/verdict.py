@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -23,6 +23,8 @@ to perfect: where even pixels tell the classes apart, there is little to add."""
 LITTLE = 0.15
 """What an encoder may at most read above chance and raw pixels (upper end of the interval) to be called blind.
 Not to see a gain among few classes is no proof that there is none."""
+STEADY = 0.8
+"""Share of other deals of the images that must name the same stage for a verdict to be called stable."""
 
 NOT_TESTED = (
     "use: whether the model relies on what a probe reads, which only an intervention shows",
@@ -45,16 +47,25 @@ class Verdict:
         What it rests on, a line each.
     not_tested
         What could still overturn it, a line each.
+    agreeing
+        How many other deals of the images into training and test images name the same stage, and of how many;
+        None where that was not tested, as for a verdict that rests on attention, which is learnt on one deal.
     """
 
     stage: Stage
     sentence: str
     numbers: tuple[str, ...]
     not_tested: tuple[str, ...]
+    agreeing: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         """Return the sentence."""
         return self.sentence
+
+    @property
+    def stable(self) -> bool:
+        """Whether enough other deals agree, as far as that was tested."""
+        return self.agreeing is None or self.agreeing[0] >= STEADY * self.agreeing[1]
 
     def json(self) -> dict[str, Any]:
         """Return the verdict as plain values."""
@@ -63,6 +74,7 @@ class Verdict:
             "sentence": self.sentence,
             "numbers": list(self.numbers),
             "not_tested": list(self.not_tested),
+            "agreeing": self.agreeing and list(self.agreeing),
         }
 
 
@@ -105,14 +117,18 @@ def judge(
     if not answered:
         sentence += " The model's own answers were not tested."
     numbers = _numbers(drops, depths, curves)
+    by_attention = largest is not None and ATTENTION in (
+        at[level, largest["from"]]["readout"],
+        at[level, largest["to"]]["readout"],
+    )
+    agreeing = None
+    if stability is not None and not by_attention:
+        agreeing = (stability.agreeing(stage), len(stability.stages))
     if stability is not None:
-        numbers = (*numbers, _others_say(stage, stability))
-        if not stability.steady(stage):
-            sentence += (
-                f" This verdict is not stable: of {len(stability.stages)} other deals of the images into training "
-                f"and test images, {stability.agreeing(stage)} agree."
-            )
-    return Verdict(stage, sentence, numbers, _not_tested(curves, answered, at, stability is not None))
+        numbers = (*numbers, _others_say(stability))
+    missing = _not_tested(curves, answered, at, agreeing is not None)
+    verdict = Verdict(stage, sentence, numbers, missing, agreeing)
+    return verdict if verdict.stable else replace(verdict, sentence=f"{sentence} {_unstable(verdict)}")
 
 
 def named(drops: pd.DataFrame, depths: pd.DataFrame, level: str) -> tuple[Stage, Row | None]:
@@ -264,7 +280,15 @@ def _drop_line(row: Row) -> str:
     )
 
 
-def _others_say(stage: Stage, stability: "Stability") -> str:
+def _unstable(verdict: Verdict) -> str:
+    agreeing, deals = verdict.agreeing or (0, 0)
+    return (
+        f"This verdict is not stable: of {deals} other deals of the images into training and test images, "
+        f"{agreeing} agree."
+    )
+
+
+def _others_say(stability: "Stability") -> str:
     counts = Counter(stability.stages).most_common()
     said = ", ".join(f"{name} {count}" for name, count in counts)
     spread = ", ".join(
@@ -287,7 +311,9 @@ def _not_tested(
     if "coarse" not in curves.labels.levels:
         missing.append("whether a drop is specific to fine detail: the images have no coarse labels")
     if not dealt_anew:
-        missing.append("other splits: this is one deal of the images into training and test images")
+        missing.append(
+            "other deals of the images: the verdict rests on one split into training and test images"
+        )
     if not any(depth == "pixels" for _, depth in at):
         missing.append("raw pixels as a baseline: the run does not hold them")
     if not any(readout == ATTENTION for _, readout in curves.readings):

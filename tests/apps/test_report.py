@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from fgdiag_cli import report
 from fgdiag_probes import LossBudget, Verdict
-from fgdiag_probes.stability import Stability
 from fgdiag_probes.style import percent
 
 from tests.apps.conftest import Fgdiag
@@ -95,7 +94,7 @@ def test_every_step_is_also_told_with_a_small_network(run: Path):
         assert f'<td class="number">{shown}</td>' in steps
 
 
-def budget(stage: str, **drop: bool) -> LossBudget:
+def budget(stage: str, agreeing: int = 10, **drop: bool) -> LossBudget:
     row = {
         "level": "fine",
         "stage": stage,
@@ -105,7 +104,7 @@ def budget(stage: str, **drop: bool) -> LossBudget:
         "lost": True,
     }
     depths = pd.DataFrame({"level": ["fine"], "depth": ["projector"]})
-    return LossBudget(pd.DataFrame([row | drop]), depths, Verdict("none", "", (), ()))
+    return LossBudget(pd.DataFrame([row | drop]), depths, Verdict("none", "", (), (), (agreeing, 10)))
 
 
 @pytest.mark.parametrize(
@@ -119,10 +118,8 @@ def budget(stage: str, **drop: bool) -> LossBudget:
     ],
 )
 def test_the_heading_claims_no_more_than_the_verdict(stage: str, drop: dict, words: str):
-    agreed = Stability((stage,) * 10, pd.DataFrame())
-    assert report._heading(budget(stage, **drop), agreed, "fine") == words
-    torn = Stability((stage,) * 4 + ("vision encoder",) * 6, pd.DataFrame())
-    unstable = report._heading(budget(stage, **drop), torn, "fine")
+    assert report._heading(budget(stage, **drop), "fine") == words
+    unstable = report._heading(budget(stage, agreeing=4, **drop), "fine")
     assert unstable == f"{words} \N{MIDDLE DOT} not stable: 4 of 10 other deals agree"
 
 
@@ -130,5 +127,4 @@ def test_an_encoder_that_never_had_it_did_not_lose_it():
     blind = {"depth": "vision", "accuracy": 0.2, "chance": 0.2, "gain_high": 0.02}
     depths = pd.DataFrame([{"level": "fine", "above_chance": False, "above_pixels": False, **blind}])
     found = LossBudget(budget("projector").drops, depths, Verdict("vision encoder", "", (), ()))
-    agreed = Stability(("vision encoder",) * 10, pd.DataFrame())
-    assert report._heading(found, agreed, "fine") == "Not readable after the vision encoder"
+    assert report._heading(found, "fine") == "Not readable after the vision encoder"

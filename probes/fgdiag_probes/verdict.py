@@ -122,7 +122,12 @@ def judge(
         at[level, largest["to"]]["readout"],
     )
     agreeing = None
-    if stability is not None and not by_attention:
+    if stability is not None and by_attention and stability.agreeing(stage) < STEADY * len(stability.stages):
+        sentence += (
+            f" Other deals of the images into training and test images, read without attention, name: "
+            f"{_named_by(stability)}."
+        )
+    elif stability is not None:
         agreeing = (stability.agreeing(stage), len(stability.stages))
     if stability is not None:
         numbers = (*numbers, _others_say(stability))
@@ -199,9 +204,10 @@ def _lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
 def _where(depth: Row) -> str:
     if depth["depth"] == "vision" and depth["readout"] == "cls":
         return "in the class token of the vision encoder"
+    pooled = " (attention over its tokens)" if depth["readout"] == ATTENTION else ""
     return {
-        "vision": "at the output of the vision encoder",
-        "projector": "at the projector",
+        "vision": f"at the output of the vision encoder{pooled}",
+        "projector": f"at the projector{pooled}",
         "best llm layer": f"at the language model's best layer ({depth['site']})",
         "last llm layer": "at the language model's last layer",
         "answer": "in its own answers",
@@ -288,9 +294,12 @@ def _unstable(verdict: Verdict) -> str:
     )
 
 
-def _others_say(stability: "Stability") -> str:
+def _named_by(stability: "Stability") -> str:
     counts = Counter(stability.stages).most_common()
-    said = ", ".join(f"{name} {count}" for name, count in counts)
+    return ", ".join(f"{name} ({count} of {len(stability.stages)})" for name, count in counts)
+
+
+def _others_say(stability: "Stability") -> str:
     spread = ", ".join(
         f"{row['depth']} {100 * row['accuracy']:.0f} ± {100 * row['spread']:.1f} %"
         for row in _rows(stability.frame())
@@ -298,7 +307,7 @@ def _others_say(stability: "Stability") -> str:
     )
     return (
         f"stability: {len(stability.stages)} other deals of the images into training and test images, read from the "
-        f"recorded readouts, name: {said}; accuracy and standard deviation between deals: {spread}"
+        f"recorded readouts, name: {_named_by(stability)}; accuracy and standard deviation between deals: {spread}"
     )
 
 

@@ -1,0 +1,54 @@
+"""What a model is asked and what it replies, whoever runs it: this process or a server."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one picture.
+
+    Attributes
+    ----------
+    picture
+        Opens the RGB image; called only where the question is really asked.
+    text
+        What is asked, without chat template.
+    letters
+        Letters of which one is expected as the answer; none where the answer is free text.
+    """
+
+    picture: Callable[[], Image]
+    text: str
+    letters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model replied.
+
+    Attributes
+    ----------
+    text
+        The generated text as it came.
+    letters
+        Log-probability in nats of each of the question's letters as the beginning of the reply, in their order, -inf
+        where the model does not tell of one; None where it tells of none at all.
+    """
+
+    text: str
+    letters: tuple[float, ...] | None = None
+
+
+class Respondent(Protocol):
+    """Whoever answers questions: an opened VLM, or a served one."""
+
+    name: str
+    """As it is written into results."""
+
+    def replies(self, questions: Sequence[Question]) -> Iterator[Reply]:
+        """Answer every question, in order, each as soon as it is there."""
+        ...

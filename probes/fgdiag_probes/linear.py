@@ -59,7 +59,7 @@ class Basis:
     design: Tensor
 
     @classmethod
-    def of(cls, X: np.ndarray, *, resolution: float = 0.0) -> Self:
+    def of(cls, X: np.ndarray, *, resolution: float = 0.0, standardise: bool = True) -> Self:
         """Standardise `X` (rows, width) and find its principal directions.
 
         Parameters
@@ -70,12 +70,16 @@ class Basis:
             Relative rounding of the numbers in `X`. A feature that varies by less than this share of its mean
             (or of the typical feature's mean, where that is larger) holds rounding noise, which follows the
             shape of the batch an image was in, and is treated as constant.
+        standardise
+            False: one scale for all features, so that their variances stay as unequal as they are but a penalty
+            means the same whatever the unit of `X`.
         """
         X = np.asarray(X, np.float64)
         mean, spread = X.mean(0), X.std(0)
         floor = resolution * np.maximum(np.abs(mean), np.median(np.abs(mean)))
         varies = spread > np.maximum(floor, 1e-12 * np.abs(mean))
-        scale = np.where(varies, spread, np.inf)
+        unit = spread if standardise else np.sqrt(np.square(spread).mean())
+        scale = np.where(varies, unit, np.inf)
         standard = torch.from_numpy((X - mean) / scale)
         rotation = _principal_directions(standard)
         return cls(mean, scale, rotation, _design(standard, rotation))

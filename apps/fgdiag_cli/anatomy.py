@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fgdiag_cli.screen import print_table, quantity
+from fgdiag_probes.style import quantity
+
+from fgdiag_cli.screen import print_table
 
 if TYPE_CHECKING:
     from fgdiag.vlm import VLM

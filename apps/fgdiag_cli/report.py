@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 from fgdiag_probes import Answers, confused_pairs, loss_budget
+from fgdiag_probes.cards import data_card, model_card, typed_command
+from fgdiag_probes.closer_look import folds
 from fgdiag_probes.linear import fits_in_words
 from fgdiag_probes.stability import deal_anew
-from fgdiag_probes.style import LEVEL_WORDS, percent
-from fgdiag_probes.verdict import named
+from fgdiag_probes.style import LEVEL_WORDS, minus, percent
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -21,8 +22,6 @@ import fgdiag
 from fgdiag.errors import RunIncomplete
 from fgdiag.prompts import spoken
 from fgdiag.store import write_bytes
-from fgdiag_cli.cards import data_card, model_card, typed_command
-from fgdiag_cli.closer_look import folds, minus
 
 if TYPE_CHECKING:
     from fgdiag_probes import ConfusedPairs, LayerCurves, LossBudget
@@ -76,7 +75,7 @@ def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence") -> Pat
     page = _template().render(
         title=run.path.name,
         verdict=budget.verdict,
-        heading=_heading(budget, curves.labels.levels[0]),
+        heading=budget.heading,
         sentence=budget.verdict.sentence.replace(" %", "\N{NO-BREAK SPACE}%"),
         plotly=Markup(get_plotlyjs()),
         facts=_facts(run, curves),
@@ -94,7 +93,7 @@ def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence") -> Pat
         ranked_by=pairs.ranked_by,
         controls=_controls(curves, budget, evidence),
         model=model_card(run),
-        data=data_card(run, curves),
+        data=data_card(run, curves.labels),
         note=DEMO_NOTE if run.manifest["model"] == "demo" else None,
         commands=[f"pip install fgdiag=={fgdiag.__version__}", typed_command(run)],
         made=f"fgdiag {fgdiag.__version__}, {datetime.now():%Y-%m-%d %H:%M}",
@@ -127,23 +126,6 @@ def _facts(run: "Run", curves: "LayerCurves") -> str:
         f"{run.manifest['model']} on {images['name']}: {len(labels.fine_names)} classes{kinds}, "
         f"{len(labels.train):,} training and {len(labels.test):,} test images"
     )
-
-
-def _heading(budget: "LossBudget", level: str) -> str:
-    """The verdict in some words, which never claim more than its sentence."""
-    stage, drop = named(budget.drops, budget.depths, level)
-    if stage == "none":
-        words = "No significant loss"
-    elif drop is None:
-        words = f"Not readable after the {stage}"
-    elif drop["lost"]:
-        words = f"Lost in the {stage}"
-    else:
-        words = "Not said in the answer" if stage == "answer" else f"Harder to read after the {stage}"
-    if budget.verdict.stable or not budget.verdict.agreeing:
-        return words
-    agreeing, deals = budget.verdict.agreeing
-    return f"{words} · not stable: {agreeing} of {deals} other deals agree"
 
 
 def _drops(budget: "LossBudget") -> list[dict[str, Any]]:

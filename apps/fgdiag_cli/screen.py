@@ -32,21 +32,5 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console.print(table, markup=False)
 
 
-def quantity(count: float, unit: str) -> str:
-    """`135 M`, `1.2 GB`: a count in thousands steps with its unit.
-
-    Examples
-    --------
-    >>> quantity(134_515_008, ""), quantity(4_200_000, "B")
-    ('135 M', '4.2 MB')
-    """
-    for prefix in ("", "k", "M", "G"):
-        if count < 999.5 or prefix == "G":
-            break
-        count /= 1000
-    digits = f"{count:.1f}" if prefix and count < 10 else f"{count:.0f}"
-    return f"{digits} {prefix}{unit}".rstrip()
-
-
 def _is_number(value: Any) -> bool:
     return str(value)[:1].isdigit() or value == "" or str(value).startswith("-")

@@ -1,10 +1,10 @@
 """Result objects as tables on a terminal."""
 
 from fgdiag_probes import Answers, LayerCurves
+from fgdiag_probes.closer_look import FEW, READERS, selectivity
 from fgdiag_probes.evidence import Evidence
 from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, percent
 
-from fgdiag_cli.closer_look import FEW, READERS, selectivity
 from fgdiag_cli.screen import print_table
 
 ANSWER_HEADS = {

@@ -21,7 +21,7 @@ from fgdiag_probes.labels import Level
 from fgdiag_probes.stability import deal_anew
 from fgdiag_probes.upper_bound import network as read_by_network
 from fgdiag_probes.upper_bound import upper_chain
-from fgdiag_probes.verdict import Verdict, judge
+from fgdiag_probes.verdict import Verdict, judge, named
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,23 @@ class LossBudget:
             "budget": json.loads(str(self.drops.to_json(orient="records"))),
             "depths": json.loads(str(self.depths.to_json(orient="records"))),
         }
+
+    @property
+    def heading(self) -> str:
+        """The verdict in some words, which never claim more than its sentence."""
+        stage, drop = named(self.drops, self.depths, str(self.drops["level"].iloc[0]))
+        if stage == "none":
+            words = "No significant loss"
+        elif drop is None:
+            words = f"Not readable after the {stage}"
+        elif drop["lost"]:
+            words = f"Lost in the {stage}"
+        else:
+            words = "Not said in the answer" if stage == "answer" else f"Harder to read after the {stage}"
+        if self.verdict.stable or not self.verdict.agreeing:
+            return words
+        agreeing, deals = self.verdict.agreeing
+        return f"{words} · not stable: {agreeing} of {deals} other deals agree"
 
     def figure(self) -> go.Figure:
         """Draw the accuracy left at each depth, a line a level, with the drops written between."""

@@ -91,3 +91,24 @@ def percent(share: float) -> str:
     whole = round(100 * share)
     hides = (whole in (0, 100)) and abs(100 * share - whole) >= 0.05
     return f"{100 * share:.1f} %" if hides else f"{whole} %"
+
+
+def quantity(count: float, unit: str) -> str:
+    """`135 M`, `1.2 GB`: a count in thousands steps with its unit.
+
+    Examples
+    --------
+    >>> quantity(134_515_008, ""), quantity(4_200_000, "B")
+    ('135 M', '4.2 MB')
+    """
+    for prefix in ("", "k", "M", "G"):
+        if count < 999.5 or prefix == "G":
+            break
+        count /= 1000
+    digits = f"{count:.1f}" if prefix and count < 10 else f"{count:.0f}"
+    return f"{digits} {prefix}{unit}".rstrip()
+
+
+def minus(number: str) -> str:
+    """Write a number with a minus instead of a hyphen."""
+    return number.replace("-", "\N{MINUS SIGN}")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fgdiag_cli import report
 from fgdiag_probes import LossBudget, Verdict
 from fgdiag_probes.style import percent
 
@@ -118,8 +117,8 @@ def budget(stage: str, agreeing: int = 10, **drop: bool) -> LossBudget:
     ],
 )
 def test_the_heading_claims_no_more_than_the_verdict(stage: str, drop: dict, words: str):
-    assert report._heading(budget(stage, **drop), "fine") == words
-    unstable = report._heading(budget(stage, agreeing=4, **drop), "fine")
+    assert budget(stage, **drop).heading == words
+    unstable = budget(stage, agreeing=4, **drop).heading
     assert unstable == f"{words} \N{MIDDLE DOT} not stable: 4 of 10 other deals agree"
 
 
@@ -127,4 +126,4 @@ def test_an_encoder_that_never_had_it_did_not_lose_it():
     blind = {"depth": "vision", "accuracy": 0.2, "chance": 0.2, "gain_high": 0.02}
     depths = pd.DataFrame([{"level": "fine", "above_chance": False, "above_pixels": False, **blind}])
     found = LossBudget(budget("projector").drops, depths, Verdict("vision encoder", "", (), ()))
-    assert report._heading(found, "fine") == "Not readable after the vision encoder"
+    assert found.heading == "Not readable after the vision encoder"

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fgdiag.errors import RunIncomplete
-from fgdiag_cli.screen import quantity
+from fgdiag_probes.style import quantity
 
 if TYPE_CHECKING:
-    from fgdiag_probes import LayerCurves
-
     from fgdiag.store import Run
+    from fgdiag_probes.labels import Labels
 
 
 def model_card(run: "Run") -> list[tuple[str, str]]:
@@ -36,9 +35,9 @@ def model_card(run: "Run") -> list[tuple[str, str]]:
     )
 
 
-def data_card(run: "Run", curves: "LayerCurves") -> list[tuple[str, str]]:
+def data_card(run: "Run", labels: "Labels") -> list[tuple[str, str]]:
     """Return what it was shown: images, splits, classes, and what was left out."""
-    images, manifest, labels = run.images, run.manifest["images"], curves.labels
+    images, manifest = run.images, run.manifest["images"]
     counts = Counter(images["split"])
     splits = ", ".join(f"{name} {counts[name]:,}" for name in ("train", "val", "test") if counts[name])
     unread = [status for status in images["status"] if status != "ok"]

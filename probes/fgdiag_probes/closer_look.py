@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fgdiag_probes.curves import ATTENTION
-from fgdiag_probes.style import LEVEL_WORDS, percent
+from fgdiag_probes.style import LEVEL_WORDS, minus, percent
 
 if TYPE_CHECKING:
     import pandas as pd
+
     from fgdiag_probes import Answers, LayerCurves
     from fgdiag_probes.curves import Place
     from fgdiag_probes.evidence import Evidence
@@ -189,8 +190,3 @@ def _place(row: Mapping[Any, Any]) -> str:
 
 def _span(low: float, high: float) -> str:
     return f"{100 * low:.0f} to {100 * high:.0f} %"
-
-
-def minus(number: str) -> str:
-    """Write a number with a minus instead of a hyphen."""
-    return number.replace("-", "\N{MINUS SIGN}")

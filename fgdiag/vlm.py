@@ -80,14 +80,18 @@ class VLM:
         return digest.hexdigest()
 
     def inputs(
-        self, images: Sequence[Image.Image], text: str | Sequence[str], *, padding_side: str = "left"
+        self,
+        images: Sequence[Image.Image | Sequence[Image.Image]],
+        text: str | Sequence[str],
+        *,
+        padding_side: str = "left",
     ) -> BatchFeature:
         """Prepare a batch: tokens and pixels, on the model's device and in its dtype.
 
         Parameters
         ----------
         images
-            One for each text; none for a prompt without an image.
+            One for each text, or a list where a text has several; none for a prompt without an image.
         text
             Prompts, as `chat` makes them. A single one is asked of every image.
         padding_side
@@ -98,12 +102,19 @@ class VLM:
         if _begins_with_bos(prompts[0], self.processor):
             options["add_special_tokens"] = False
         if images:
-            options["images"] = [[image] for image in images]
+            options["images"] = [[i] if isinstance(i, Image.Image) else list(i) for i in images]
         batch = self.processor(text=prompts, **options).to(self.device, self.dtype)
         batch.pop("labels", None)  # PaliGemma's processor adds them, and its model would compute a loss
         return batch
 
-    def chat(self, question: str, answer: str | None = None, *, image: bool = True) -> str:
+    def chat(
+        self,
+        question: str,
+        answer: str | None = None,
+        *,
+        image: bool = True,
+        before: Sequence[tuple[str, str]] = (),
+    ) -> str:
         """Write a prompt: the image, the question, and the place where the answer begins.
 
         Parameters
@@ -114,12 +125,23 @@ class VLM:
             Appended as the model's own words, where given.
         image
             Whether the prompt has an image, which then comes first.
+        before
+            Earlier turns, (question, answer), each about an image of its own.
+
+        Raises
+        ------
+        ModelNotSupported
+            There are earlier turns, and the model has no chat template that could write them.
         """
         if getattr(self.processor, "chat_template", None):
-            content = [{"type": "image"}] * image + [{"type": "text", "text": question}]
-            turns = [{"role": "user", "content": content}]
+            turns = [turn for asked, said in before for turn in (_asks(asked), _says(said))]
+            turns.append(_asks(question, image=image))
             prompt = str(
                 self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            )
+        elif before:
+            raise ModelNotSupported(
+                f"{self.name} has no chat template, so its prompt cannot hold examples. Ask it without."
             )
         else:
             image_token = getattr(self.processor, "image_token", None)
@@ -287,6 +309,14 @@ def _versions() -> str:
 def _noise_image() -> Image.Image:
     """320 x 240 pixels of noise, always the same."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8))
+
+
+def _asks(question: str, *, image: bool = True) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "image"}] * image + [{"type": "text", "text": question}]}
+
+
+def _says(answer: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": [{"type": "text", "text": answer}]}
 
 
 def _begins_with_bos(prompt: str, processor: Any) -> bool:

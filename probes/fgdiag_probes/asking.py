@@ -8,6 +8,25 @@ from PIL.Image import Image
 
 
 @dataclass(frozen=True)
+class Example:
+    """A question about another picture with its right answer, shown as an earlier turn of the conversation.
+
+    Attributes
+    ----------
+    picture
+        Opens the RGB image.
+    text
+        What was asked about it.
+    answer
+        The right reply.
+    """
+
+    picture: Callable[[], Image]
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Question:
     """One question about one picture.
 
@@ -19,11 +38,14 @@ class Question:
         What is asked, without chat template.
     letters
         Letters of which one is expected as the answer; none where the answer is free text.
+    examples
+        Shown before the question; they need a model that takes several images.
     """
 
     picture: Callable[[], Image]
     text: str
     letters: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Quirk:
     """The LLM reads the image by cross-attention; its sequence holds no image tokens."""
     prefix_attention: bool = False
     """All tokens of the prompt see each other, those before the image too; only the answer (token type 1) is causal."""
+    first_position: int = 0
+    """Position of the first token of the LLM's sequence."""
     padding_last: tuple[tuple[str, str], ...] = ()
     """Inputs (tokens, mask) whose padding must follow the tokens, because padding before or among them would shift
     their positions. By default it may be anywhere."""
@@ -96,7 +98,7 @@ QUIRKS: dict[str, Quirk] = {
     ),
     "blip-2": Quirk(padding_last=_PROMPT),
     "instructblip": Quirk(padding_last=(*_PROMPT, ("qformer_input_ids", "qformer_attention_mask"))),
-    "paligemma": Quirk(prefix_attention=True),
+    "paligemma": Quirk(prefix_attention=True, first_position=1),
     "qwen2_vl": Quirk(vision_width=lambda config: config.vision_config.embed_dim),
 }
 

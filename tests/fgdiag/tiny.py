@@ -469,6 +469,20 @@ def qwen3_vl() -> Built:
     return seeded(Qwen3VLForConditionalGeneration, config), qwen_processor(Qwen3VLProcessor, words)
 
 
+def qwen3_5() -> Built:
+    """Linear attention (gated DeltaNet) in three of four blocks: their cache is a state, not keys."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor
+
+    words = qwen_tokenizer()
+    linear = {f"linear_{part}_head_dim": 12 for part in ("key", "value")}
+    linear |= {f"linear_num_{part}_heads": 2 for part in ("key", "value")}
+    config = Qwen3_5Config(
+        **qwen_sizes(words, QWEN_WIDTHS | {"num_position_embeddings": 64}, head_dim=12, **linear)
+    )
+    config.text_config.rope_parameters["partial_rotary_factor"] = 1.0
+    return seeded(Qwen3_5ForConditionalGeneration, config), qwen_processor(Qwen3VLProcessor, words)
+
+
 QWEN_WIDTHS = {"hidden_size": VISION_WIDTH, "intermediate_size": 40, "out_hidden_size": TEXT_WIDTH}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fgdiag_probes import likelihood, name_likelihood
+from fgdiag_probes import name_likelihood
 from fgdiag_probes.faults import (
     BiasedAnswers,
     BlindedEncoder,
@@ -16,6 +16,7 @@ from fgdiag_probes.faults import (
     ShuffledNames,
 )
 from fgdiag_probes.harmless import ChangedBasis
+from fgdiag_probes.likelihood import WAYS, answer_ids
 from fgdiag_probes.planting import CannotPlant, Fault
 from torch import Tensor
 
@@ -120,11 +121,11 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def test_it_does_the_same_behind_the_cache(bench: Bench, fault: tuple[str, Fault]):
     """Names are scored behind the cached prompt: prefill and continuation are damaged alike."""
     vlm, prompt = bench.vlm, bench.vlm.chat(FINE_QUESTION)
-    ids = [likelihood.answer_ids(vlm, prompt, name) for name in (*FINE, *COARSE)]
+    ids = [answer_ids(vlm, prompt, name) for name in (*FINE, *COARSE)]
     with torch.inference_mode(), fault[1].planted(vlm):
-        cached = likelihood._score_by_cache(vlm, bench.batch(ROWS), prompt, ids)
-        whole = likelihood._score_by_whole_passes(vlm, bench.batch(ROWS), prompt, ids)
-    np.testing.assert_allclose(cached, whole, atol=1e-3)
+        trie, rows, whole = (score(vlm, bench.batch(ROWS), prompt, ids) for score in WAYS)
+    np.testing.assert_allclose(trie, whole, atol=1e-3)
+    np.testing.assert_allclose(rows, whole, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", TWINS)

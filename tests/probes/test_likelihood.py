@@ -6,8 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fgdiag_probes import Answers, likelihood
-from fgdiag_probes.likelihood import answer_ids, name_likelihood
+from fgdiag_probes import Answers, likelihood, name_scoring
+from fgdiag_probes.likelihood import WAYS, Way, answer_ids, name_lengths, name_likelihood
+from fgdiag_probes.name_scoring import (
+    score_by_decoder_rows,
+    score_by_rows,
+    score_by_trie,
+    score_by_whole_passes,
+)
+from fgdiag_probes.name_trie import tries
 
 from fgdiag.prompts import spoken, with_answer
 from fgdiag.vlm import VLM, open_vlm
@@ -52,31 +59,87 @@ def exactly(starts: np.ndarray) -> np.ndarray:
     return np.log(chance)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(
-    "build",
+    ("build", "way"),
     [
-        tiny.llava,
-        tiny.llava_next,
-        tiny.llava_onevision,
-        tiny.aya_vision,
-        tiny.internvl,
-        tiny.gemma3,
-        tiny.idefics3,
-        tiny.smolvlm,
-        tiny.pixtral,
-        tiny.qwen2_vl,
-        tiny.qwen2_5_vl,
-        tiny.qwen3_vl,
-        tiny.mistral3,
-        tiny.mllama,
-        tiny.blip2,
-        tiny.instructblip,
+        (tiny.llava, score_by_trie),
+        (tiny.llava_next, score_by_trie),
+        (tiny.llava_onevision, score_by_trie),
+        (tiny.aya_vision, score_by_trie),  # sliding windows shorter than the prompt
+        (tiny.internvl, score_by_trie),
+        (tiny.gemma3, score_by_trie),  # sliding windows
+        (tiny.idefics3, score_by_trie),
+        (tiny.smolvlm, score_by_trie),
+        (tiny.pixtral, score_by_trie),
+        (tiny.qwen2_vl, score_by_trie),  # rotary positions that an image takes less of
+        (tiny.qwen2_5_vl, score_by_trie),
+        (tiny.qwen3_vl, score_by_trie),
+        (tiny.qwen3_5, score_by_rows),  # a state instead of keys, in three of four blocks
+        (tiny.mistral3, score_by_trie),
+        (tiny.mllama, score_by_trie),  # cross-attention
+        (tiny.blip2, score_by_whole_passes),
+        (tiny.instructblip, score_by_whole_passes),
     ],
 )
-def test_it_is_what_one_pass_for_each_name_gives(build: Callable[[], tiny.Built]):
+def test_it_is_what_one_pass_for_each_name_gives(build: Callable[[], tiny.Built], way: Way, side: str):
+    """Whatever side the tokenizer would pad on: the pictures take different numbers of tokens in many families."""
     vlm = opened(build())
+    vlm.processor.tokenizer.padding_side = side  # pyright: ignore[reportAttributeAccessIssue]
     found = name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION, batch_size=2)
     close(found, exactly(by_hand(vlm, NAMES)))
+    assert likelihood._proven[vlm] is way
+
+
+@pytest.mark.parametrize("score", WAYS)
+def test_every_way_gives_the_same(score: Way):
+    vlm = opened(tiny.llava_next())
+    prompt = vlm.chat(QUESTION)
+    ids = [answer_ids(vlm, prompt, name) for name in NAMES]
+    with torch.inference_mode():
+        close(score(vlm, tiny.unequal_images(), prompt, ids), by_hand(vlm, NAMES))
+
+
+def test_a_trie_holds_every_beginning_once_and_sees_only_its_own():
+    (trie,) = tries([(1, 2, 3), (1, 2, 4), (1, 5), (6,)], most=9)
+    assert trie.nodes == ((1,), (1, 2))
+    assert trie.tokens == [1, 2]
+    assert trie.depths.tolist() == [0, 1]
+    assert trie.sees.tolist() == [[True, False], [True, True]]
+    reads = {tuple(row) for row in trie.reads.tolist()}
+    assert reads == {
+        (0, 0, 1),
+        (0, 1, 2),
+        (0, 2, 3),
+        (1, 0, 1),
+        (1, 1, 2),
+        (1, 2, 4),
+        (2, 0, 1),
+        (2, 1, 5),
+        (3, 0, 6),
+    }
+
+
+def test_tries_share_names_out_by_their_nodes():
+    rng = np.random.default_rng(0)
+    ids = [tuple(rng.integers(0, 4, rng.integers(1, 6)).tolist()) for _ in range(200)]
+    found = list(tries(ids, most=10))
+    assert sorted(index for trie in found for index, _ in trie.names) == list(range(200))
+    assert all(1 <= len(trie.nodes) <= 10 for trie in found[1:])
+    for trie in found:
+        assert set(trie.nodes) == {name[:k] for _, name in trie.names for k in range(1, len(name))}
+        for row, node in enumerate(trie.nodes):
+            assert [trie.nodes[k] for k in np.flatnonzero(trie.sees[row])] == [
+                node[: k + 1] for k in range(len(node))
+            ]
+
+
+def test_lengths_are_those_of_the_tokens():
+    vlm = opened(tiny.llava())
+    prompt = vlm.chat(QUESTION)
+    assert name_lengths(vlm, NAMES, QUESTION).tolist() == [
+        len(answer_ids(vlm, prompt, name)) for name in NAMES
+    ]
 
 
 def test_prefix_attention_reads_names_causally():
@@ -97,6 +160,7 @@ def test_prefix_attention_reads_names_causally():
 def test_an_encoder_decoder_says_names_with_its_decoder():
     vlm = opened(tiny.florence2())
     found = name_likelihood(vlm, tiny.unequal_images(), NAMES[3:], QUESTION)
+    assert likelihood._proven[vlm] is score_by_decoder_rows
     prompt = vlm.chat(QUESTION)
     for row, picture in enumerate(tiny.unequal_images()):
         inputs = vlm.inputs([picture], prompt)
@@ -112,7 +176,7 @@ def test_an_encoder_decoder_says_names_with_its_decoder():
 def test_small_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     vlm = opened(tiny.llava())
     roomy = name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION)
-    monkeypatch.setattr(likelihood, "BYTES_AT_ONCE", 1)
+    monkeypatch.setattr(name_scoring, "BYTES_AT_ONCE", 1)
     close(name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION), roomy)
 
 
@@ -121,7 +185,7 @@ def test_a_model_whose_cache_is_wrong_is_run_once_a_name_and_that_is_said_once(
 ):
     vlm = opened(tiny.llava())
     vlm.name = "forgetful"
-    monkeypatch.setattr(likelihood, "_score_by_cache", lambda *_: np.zeros((1, 1)))
+    monkeypatch.setattr(likelihood, "WAYS", (lambda *_: np.zeros((1, 1)), WAYS[-1]))
     found = name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION)
     close(found, exactly(by_hand(vlm, NAMES)))
     name_likelihood(vlm, tiny.unequal_images(), NAMES, QUESTION)

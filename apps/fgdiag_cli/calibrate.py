@@ -43,7 +43,7 @@ def print_calibration(found: Calibration) -> None:
         "layer",
         "false alarms",
     )
-    print_table(f"What is named where damage is planted, at the level {found.level}", heads, rows)
+    print_table("What is named where damage is planted, by the accuracy among all fine classes", heads, rows)
     counts = found.json()
     print(
         f"Named rightly: {_rate(counts, 'named', 'cases')} damaged runs that lose 15 points or more at their stage."

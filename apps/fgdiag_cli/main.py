@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -274,23 +274,15 @@ def calibrate(
     model: options.Model,
     images: options.Images,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder for the runs.")],
+    classes: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Fine classes to draw for a seed, at most.")
+    ] = 20,
     per_class: Annotated[
-        int | None,
-        typer.Option(
-            min=2, metavar="N", help="Draw N images of each class in each split for a seed. Default: all."
-        ),
-    ] = None,
+        int, typer.Option(min=2, metavar="N", help="Images to draw of each class in each split, at most.")
+    ] = 8,
     seeds: Annotated[
         int, typer.Option(min=1, metavar="N", help="How often all is drawn and planted anew.")
     ] = 3,
-    level: Annotated[
-        Literal["fine|coarse", "fine"] | None,
-        typer.Option(
-            metavar="LEVEL",
-            help="Judge fine classes among all (fine) or among those of their kind (fine|coarse), which takes less "
-            "time; the first leaves more to lose. Default: fine|coarse where there are kinds.",
-        ),
-    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", metavar="", help="One strength a fault and few layers: a look.")
     ] = False,
@@ -309,13 +301,13 @@ def calibrate(
     where it was.
 
     For example:
-      fgdiag calibrate llava-hf/llava-1.5-7b-hf flowers/ -o runs/calibration --per-class 15
+      fgdiag calibrate llava-hf/llava-1.5-7b-hf flowers/ -o runs/calibration
     """
     from fgdiag_cli import calibrate as steps
 
     opening = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
     opening["trust_remote_code"] = trust_remote_code
-    planting = {"per_class": per_class, "seeds": seeds, "level": level, "quick": quick}
+    planting = {"classes": classes, "per_class": per_class, "seeds": seeds, "quick": quick}
     found = steps.calibrate(model, images, out, opening=opening, **planting)
     _print(found, steps.print_calibration, as_json)
 

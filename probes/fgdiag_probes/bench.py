@@ -1,6 +1,7 @@
 """The bench on which a model is calibrated: each case is recorded, asked and probed on the same images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,17 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fgdiag.errors import ImagesNotUsable
 from fgdiag.extraction import extract
 from fgdiag.image_set import ImageSet
 from fgdiag.progress import say
 from fgdiag.prompts import spoken
 from fgdiag.sites import Readout
 from fgdiag.store import Run
-from fgdiag_probes.cases import Case, cases_of
+from fgdiag_probes.cases import UNDAMAGED, Case, cases_of
 from fgdiag_probes.curves import probe_layers
 from fgdiag_probes.extra_loss import STAGES, Seen, judge_extra
-from fgdiag_probes.labels import Labels, Level
+from fgdiag_probes.labels import Labels
 from fgdiag_probes.likelihood import name_likelihood
 from fgdiag_probes.planting import CannotPlant
 from fgdiag_probes.reading import Reading
@@ -76,28 +76,32 @@ class Outcome:
 
 
 class Bench:
-    """The cases of one seed: one sample of images, one undamaged run."""
+    """The cases of one seed: one sample of images, one undamaged run.
+
+    Parameters
+    ----------
+    vlm
+        The model.
+    draw
+        Draws the labelled images; with `redrawn=1` as many others to train on.
+    out
+        Folder for the runs.
+    seed
+        Of the faults, and of what is in the name of a run.
+    sites
+        What is recorded; None for all.
+    """
 
     def __init__(
-        self,
-        vlm: "VLM",
-        images: ImageSet,
-        out: Path,
-        seed: int,
-        sites: Sequence[str] | None,
-        level: Level | None,
+        self, vlm: "VLM", draw: Callable[..., ImageSet], out: Path, seed: int, sites: Sequence[str] | None
     ) -> None:
-        self.vlm, self.images, self.out, self.seed, self.sites = vlm, images, out, seed, sites
-        self.undamaged = self._recorded(Case("undamaged"), images)
+        self.vlm, self.draw, self.out, self.seed, self.sites = vlm, draw, out, seed, sites
+        self.undamaged = self._recorded(UNDAMAGED)
         self.labels = Labels.of(self.undamaged)
-        self.level: Level = level or self.labels.levels[0]
-        if self.level not in self.labels.levels or self.level == "coarse":
-            asked = " or ".join(name for name in self.labels.levels if name != "coarse")
-            raise ImagesNotUsable(f"Got the level {self.level!r} to calibrate at; these images have {asked}.")
 
     def rows(self, quick: bool) -> Iterator[Outcome]:
         """Do every case and say what is named."""
-        reference = self._seen(Case("undamaged"))
+        reference = self._seen(UNDAMAGED)
         cases = cases_of(self.undamaged, self.labels, seed=self.seed, quick=quick)
         for number, case in enumerate(cases, start=1):
             say(f"seed {self.seed}, case {number} of {len(cases)}: {case.name}")
@@ -125,46 +129,45 @@ class Bench:
             near=abs(undamaged.names.index(layer) - undamaged.names.index(str(site))) <= 1 if layer else None,
         )
 
-    def _recorded(self, case: Case, images: ImageSet) -> Run:
-        folder = self.out / f"{case.name}-seed{self.seed}"
-        return extract(
-            self.vlm, images, folder, readouts=READOUTS, sites=self.sites, batch_size=case.batch_size
-        )
-
     def _seen(self, case: Case) -> Seen:
         """Record a case, ask the model under it, and probe what was recorded."""
-        images = self.images
+        with case.fault.planted(self.vlm) if case.fault else nullcontext():
+            run = self._recorded(case) if case.recorded_anew else self.undamaged
+            answers = self._answers(run, case)
+        return Seen.of(run, probe_layers(run, seed=case.probe_seed), answers)
+
+    def _recorded(self, case: Case) -> Run:
+        return extract(
+            self.vlm,
+            self._images(case),
+            self.out / f"{case.name}-seed{self.seed}",
+            readouts=READOUTS,
+            sites=self.sites,
+            batch_size=case.batch_size,
+        )
+
+    def _images(self, case: Case) -> ImageSet:
+        images = self.draw(redrawn=case.redrawn)
         if case.reordered:
-            images = images.subset(np.random.default_rng(self.seed).permutation(len(images)))
-        if case.fault is None:
-            run = self._recorded(case, images)
-            answers = _answers(run, self.vlm, images, self.level)
-        else:
-            with case.fault.planted(self.vlm):
-                run = self._recorded(case, images)
-                answers = _answers(run, self.vlm, images, self.level)
-        return Seen.of(run, probe_layers(run, seed=case.probe_seed), answers, self.level)
+            return images.subset(np.random.default_rng(self.seed).permutation(len(images)))
+        return images
+
+    def _answers(self, run: Run, case: Case) -> Reading:
+        """The likeliest fine name of each test image."""
+        name = f"answers_under_{case.name}" if case.fault else "answers"
+        if not run.result_path(f"{name}.parquet").exists():
+            run.write_table(name, _ask(run, self.vlm, self._images(case)))
+        table = run.read_table(name)
+        return Reading(table["said"].to_numpy(np.int32), table["bits"].to_numpy(np.float32))
 
 
-def _answers(run: Run, vlm: "VLM", images: ImageSet, level: Level) -> Reading:
-    """The likeliest name, among those of the image's own coarse class at `fine|coarse`: fewer names, less time."""
-    labels, name = Labels.of(run), "answers_among_siblings" if level == "fine|coarse" else "answers_among_all"
-    if not run.result_path(f"{name}.parquet").exists():
-        run.write_table(name, _ask(run, vlm, images, labels, level))
-    table = run.read_table(name)
-    return Reading(table["said"].to_numpy(np.int32), table["bits"].to_numpy(np.float32))
-
-
-def _ask(run: Run, vlm: "VLM", images: ImageSet, labels: Labels, level: Level) -> pd.DataFrame:
-    candidates = labels.candidates(level, labels.test)
-    scores = np.full(candidates.shape, -np.inf)
-    choices, choice_of = np.unique(candidates, axis=0, return_inverse=True)
-    for index, choice in enumerate(choices):
-        names = [spoken(name) for name in labels.names(level)[choice]]
-        asked = np.flatnonzero(choice_of == index)
-        for part in np.array_split(asked, -(-len(asked) // IMAGES_A_PART)):
-            pictures = [images.open(int(row)) for row in labels.test[part]]
-            found = name_likelihood(vlm, pictures, names, run.manifest["prompt"])
-            scores[np.ix_(part, np.flatnonzero(choice))] = found
-    reading = Reading.of_logits(scores, labels, level, labels.test)
+def _ask(run: Run, vlm: "VLM", images: ImageSet) -> pd.DataFrame:
+    labels = Labels.of(run)
+    names = [spoken(name) for name in labels.fine_names]
+    parts = np.array_split(labels.test, -(-len(labels.test) // IMAGES_A_PART))
+    scores = [
+        name_likelihood(vlm, [images.open(int(row)) for row in part], names, run.manifest["prompt"])
+        for part in parts
+    ]
+    reading = Reading.of_logits(np.concatenate(scores), labels, "fine", labels.test)
     return pd.DataFrame({"said": reading.said, "bits": reading.bits})

@@ -6,6 +6,7 @@ further accuracy falls there than in the undamaged model, so a model with a bott
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from fgdiag.image_set import ImageSet
 from fgdiag.store import write_json
 from fgdiag_probes.bench import Bench, Outcome
 from fgdiag_probes.extra_loss import STAGES
-from fgdiag_probes.labels import Level
 
 if TYPE_CHECKING:
     from fgdiag.vlm import VLM
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Planted damage and harmless changes, one outcome each, at `level`: `fine|coarse` or `fine`."""
+    """Planted damage and harmless changes, one outcome each."""
 
     rows: tuple[Outcome, ...]
-    level: Level
 
     def frame(self) -> pd.DataFrame:
         """Return the detection table: one row a fault, site and strength.
@@ -54,7 +53,6 @@ class Calibration:
         damaged = [row.right for row in self.rows if row.stage != "none" and row.counts]
         alarms = [not row.right for row in self.rows if row.stage == "none"]
         return {
-            "level": self.level,
             "cases": len(damaged),
             "named": sum(damaged),
             "named_interval": _interval(damaged),
@@ -71,10 +69,10 @@ def calibrate(
     images: ImageSet,
     out: str | Path,
     *,
-    per_class: int | None = None,
+    classes: int = 20,
+    per_class: int = 8,
     seeds: int = 3,
     quick: bool = False,
-    level: Level | None = None,
 ) -> Calibration:
     """Plant known damage in a model, record it, and count how often the planted stage is named.
 
@@ -86,43 +84,62 @@ def calibrate(
         The model and labelled images; the model is as it was afterwards.
     out
         Folder for the runs and `calibration.json`.
-    per_class
-        Images of each fine class in each split that are drawn, anew for each seed; by default all of them.
+    classes, per_class
+        How many fine classes, and images of each in each split, are drawn at most; kind by kind.
     seeds
         How many samples, each with faults drawn anew.
     quick
         One strength a fault, one planted layer, and only the layers around it: a look, no measurement.
-    level
-        `fine|coarse` or `fine`; by default the first that the images have. Among all classes there is more to lose, so
-        more damage counts where few siblings are told apart; but every name is then scored for every image.
 
     Raises
     ------
     ImagesNotUsable
-        There is nothing to choose from at `level`.
+        No seeds, or too few images to train and test probes.
     RunMismatch
         `out` holds cases of another model or of other images.
     """
-    out, rows = Path(out), []
-    for seed in range(seeds):
-        sample = draw(images, per_class, seed=seed)
-        bench = Bench(vlm, sample, out / "cases", seed, _sites(vlm) if quick else None, level)
-        rows += list(bench.rows(quick))
-        level = bench.level
-    if level is None:
+    if seeds < 1:
         raise ImagesNotUsable(f"Got {seeds} seeds to calibrate with; expected 1 or more.")
-    found = Calibration(tuple(rows), level)
+    out, rows, sites = Path(out), [], _sites(vlm) if quick else None
+    for seed in range(seeds):
+        sample = partial(draw, images, classes=classes, per_class=per_class, seed=seed)
+        bench = Bench(vlm, sample, out / "cases", seed, sites)
+        rows += list(bench.rows(quick))
+    found = Calibration(tuple(rows))
     write_json(out / "calibration.json", found.json())
     return found
 
 
-def draw(images: ImageSet, per_class: int | None, *, seed: int) -> ImageSet:
-    """Draw readable images, at most `per_class` of each fine class in each split, in the order of `images`."""
-    table = images.table[(images.table["status"] == "ok") & (images.table["split"] != "excluded")]
-    shuffled = table.sample(frac=1, random_state=seed)
-    rank = shuffled.groupby(["fine", "split"]).cumcount()
-    kept = rank.index[rank < per_class] if per_class else rank.index
-    return images.subset(np.sort(kept.to_numpy()))
+def draw(images: ImageSet, *, classes: int, per_class: int, seed: int, redrawn: int = 0) -> ImageSet:
+    """Draw readable images of some classes, in the order of `images`.
+
+    Parameters
+    ----------
+    classes, per_class, seed
+        See `calibrate`.
+    redrawn
+        Number of another draw of the training images; the test images are the same for all.
+    """
+    table = images.table
+    usable = (table["status"] == "ok") & (table["split"] != "excluded")
+    fine, coarse = table["fine"].to_numpy(str), table["coarse"].to_numpy(str)
+    chosen = usable.to_numpy() & np.isin(fine, _drawn_classes(fine[usable], coarse[usable], classes, seed))
+    tested = (table["split"] == "test").to_numpy()
+    test = _drawn_rows(fine, chosen & tested, per_class, [seed])
+    train = _drawn_rows(fine, chosen & ~tested, per_class, [seed, redrawn])
+    return images.subset(np.sort(np.concatenate([test, train])))
+
+
+def _drawn_classes(fine: np.ndarray, coarse: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Fine classes, kind by kind in random order, so that look-alikes stay together."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.permutation(np.unique(coarse))
+    return np.concatenate([rng.permutation(np.unique(fine[coarse == kind])) for kind in kinds])[:count]
+
+
+def _drawn_rows(fine: np.ndarray, among: np.ndarray, per_class: int, seed: list[int]) -> np.ndarray:
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(among))
+    return rows[pd.Series(fine[rows]).groupby(fine[rows]).cumcount().to_numpy() < per_class]
 
 
 def _sites(vlm: "VLM") -> list[str]:

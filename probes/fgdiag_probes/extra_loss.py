@@ -1,6 +1,7 @@
 """How much further accuracy falls at each stage of a damaged run than in the undamaged one: the extra loss.
 
-A loss that both have is no extra loss, so a model with a bottleneck of its own can be judged too.
+A loss that both have is no extra loss, so a model with a bottleneck of its own can be judged too. It is counted among
+all fine classes, where there is more to lose than among those of one kind.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from fgdiag_probes.reading import Reading
 from fgdiag_probes.verdict import Stage
 
 STAGES: tuple[Stage, ...] = ("vision encoder", "projector", "language model", "answer")
+LEVEL: Level = "fine"
 LAST_DEPTH = ("vision", "projector", "last llm layer", "answer")
 """Where each stage ends."""
 
@@ -35,18 +37,18 @@ class Seen:
     clusters: np.ndarray
 
     @classmethod
-    def of(cls, run: Run, curves: LayerCurves, answers: Reading, level: Level) -> "Seen":
-        """Collect what the probes and the answers of a run get right, of the images that both are asked at `level`."""
+    def of(cls, run: Run, curves: LayerCurves, answers: Reading) -> "Seen":
+        """Collect what the probes and the answers of a run get right, of the images that both are asked."""
         labels = curves.labels
-        asked = np.flatnonzero(comparable({level: answers}, level, labels))
+        asked = np.flatnonzero(comparable({LEVEL: answers}, LEVEL, labels))
         asked = asked[np.argsort(run.images["source"].to_numpy(str)[labels.test[asked]], kind="stable")]
-        ends = {depth.name: depth for depth in depths_of(curves, {level: answers}, level)}
+        ends = {depth.name: depth for depth in depths_of(curves, {LEVEL: answers}, LEVEL)}
         before = [str(site) for site in run.sites if site.part == "projector"]
         names = tuple(str(site) for site in run.sites if site.part == "llm")
-        along = [depth_at(curves, level, "layer", sites) for sites in (before, *([name] for name in names))]
+        along = [depth_at(curves, LEVEL, "layer", sites) for sites in (before, *([name] for name in names))]
 
         def right(readings: Sequence[Reading]) -> np.ndarray:
-            return np.stack([reading.correct(labels, level)[asked] for reading in readings])
+            return np.stack([reading.correct(labels, LEVEL)[asked] for reading in readings])
 
         return cls(
             right([ends[name].reading for name in LAST_DEPTH]),

@@ -14,7 +14,6 @@ from fgdiag_probes.calibration import Calibration, calibrate, draw
 from fgdiag_probes.extra_loss import STAGES, judge_extra
 from typer.testing import CliRunner
 
-from fgdiag.errors import ImagesNotUsable
 from fgdiag.extraction import extract
 from tests.planted.conftest import Bench
 
@@ -64,17 +63,27 @@ def test_luck_is_seldom_named():
 
 
 def test_a_sample_is_drawn_by_its_seed(bench: Bench):
-    one, again, other = (draw(bench.images, 3, seed=seed).table for seed in (1, 1, 2))
+    one, again, other = (draw(bench.images, classes=5, per_class=3, seed=seed).table for seed in (1, 1, 2))
     assert one.equals(again)
     assert list(one["source"]) != list(other["source"])
     assert set(one.groupby(["fine", "split"]).size()) == {3}
-    assert len(draw(bench.images, None, seed=0)) == len(bench.images)
+    assert len(set(one["fine"])) == 5
+    assert len(set(one["coarse"])) == 2  # whole kinds of four classes while they fit
+    assert len(draw(bench.images, classes=99, per_class=99, seed=0)) == len(bench.images)
+
+
+def test_training_images_can_be_drawn_anew(bench: Bench):
+    one, other = (
+        draw(bench.images, classes=9, per_class=3, seed=1, redrawn=redrawn).table for redrawn in (0, 1)
+    )
+    assert list(one[one["split"] == "test"]["source"]) == list(other[other["split"] == "test"]["source"])
+    assert list(one[one["split"] == "train"]["source"]) != list(other[other["split"] == "train"]["source"])
 
 
 @pytest.fixture(scope="module")
 def found(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Calibration]:
     out = tmp_path_factory.mktemp("calibration")
-    return out, calibrate(bench.vlm, bench.images, out, seeds=1, quick=True)
+    return out, calibrate(bench.vlm, bench.images, out, seeds=1, per_class=5, quick=True)
 
 
 def test_planted_damage_is_named(found: tuple[Path, Calibration]):
@@ -88,8 +97,8 @@ def test_planted_damage_is_named(found: tuple[Path, Calibration]):
 
 def test_nothing_harmless_is_named(found: tuple[Path, Calibration]):
     harmless = [row for row in found[1].rows if row.stage == "none"]
-    assert len(harmless) == 4
-    assert [row.named for row in harmless] == ["none"] * 4
+    assert len(harmless) == 6
+    assert [row.named for row in harmless] == ["none"] * 6
 
 
 def test_a_random_model_has_no_answers_to_lose(found: tuple[Path, Calibration]):
@@ -106,7 +115,7 @@ def test_the_counts_are_those_of_the_rows(
     counts = result.json()
     assert json.loads((out / "calibration.json").read_text()) == json.loads(json.dumps(counts))
     assert (counts["cases"], counts["named"]) == (4, 4)
-    assert (counts["harmless"], counts["false_alarms"]) == (4, 0)
+    assert (counts["harmless"], counts["false_alarms"]) == (6, 0)
     assert counts["named_interval"] == pytest.approx([0.025 ** (1 / 4), 1.0])
     table = result.frame()
     assert sum(table["runs"]) == len(result.rows) == len(counts["rows"])
@@ -120,7 +129,7 @@ def test_a_finished_case_is_not_done_again(
     out, before = found
     monkeypatch.setattr(bench_room, "name_likelihood", None)
     marks = {path: path.stat().st_mtime_ns for path in out.rglob("blocks/*.json")}
-    again = calibrate(bench.vlm, bench.images, out, seeds=1, quick=True)
+    again = calibrate(bench.vlm, bench.images, out, seeds=1, per_class=5, quick=True)
     assert again == before
     assert {path: path.stat().st_mtime_ns for path in out.rglob("blocks/*.json")} == marks
 
@@ -130,11 +139,6 @@ def test_the_model_is_as_it_was(bench: Bench, found: tuple[Path, Calibration]):
     np.testing.assert_array_equal(
         again.activations("llm.norm", "last"), bench.run.activations("llm.norm", "last")
     )
-
-
-def test_a_level_that_is_not_there_is_said(bench: Bench, tmp_path: Path):
-    with pytest.raises(ImagesNotUsable, match="level 'coarse'"):
-        calibrate(bench.vlm, draw(bench.images, 3, seed=0), tmp_path, seeds=1, quick=True, level="coarse")
 
 
 def test_the_command_hands_its_options_on_and_prints(
@@ -147,8 +151,8 @@ def test_the_command_hands_its_options_on_and_prints(
         return found[1]
 
     monkeypatch.setattr(command, "calibrate", calibrated)
-    words = ["calibrate", "MODEL", "IMAGES", "-o", "OUT", "--per-class", "5", "--seeds", "2"]
-    words += ["--level", "fine", "--quick"]
+    words = ["calibrate", "MODEL", "IMAGES", "-o", "OUT", "--classes", "9", "--per-class", "5"]
+    words += ["--seeds", "2", "--quick"]
     printed = CliRunner().invoke(app, [*words, "--json"])
     assert printed.exit_code == 0, printed.stderr
     assert json.loads(printed.stdout) == json.loads(json.dumps(found[1].json()))
@@ -157,9 +161,9 @@ def test_the_command_hands_its_options_on_and_prints(
         "model": "MODEL",
         "images": "IMAGES",
         "out": Path("OUT"),
+        "classes": 9,
         "per_class": 5,
         "seeds": 2,
-        "level": "fine",
         "quick": True,
     }
-    assert "False alarms: 0 of 4" in CliRunner().invoke(app, words).stdout
+    assert "False alarms: 0 of 6" in CliRunner().invoke(app, words).stdout

@@ -25,7 +25,8 @@ from fgdiag_probes.folds import stratified_group_folds
 from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels
 from fgdiag_probes.linear import PENALTIES, TOLERANCE, Basis, fit_probe
-from fgdiag_probes.response_tokens import RESPONSE, has_responses, last_sites, names_it, read_responses
+from fgdiag_probes.response_tokens import RESPONSE, last_sites, read_responses
+from fgdiag_probes.scorings import SCORINGS, Scoring, answered_right
 from fgdiag_probes.solver import follow
 from fgdiag_probes.trained_linear import BATCH, EPOCHS, RATE, train_linear
 
@@ -38,13 +39,6 @@ Depth = Literal["encoder", "projector", "last llm layer"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 Fit = Literal["adam", "solver"]
 Selection = Literal["test", "training"]
-Scoring = Literal["substring", "words", "likelihood", "corrected"]
-SCORINGS: dict[Scoring, str] = {
-    "substring": "free text, the name anywhere in it, even inside a word",
-    "words": "free text, the name as whole words",
-    "likelihood": "the likeliest class name (sum over its tokens)",
-    "corrected": "the same, over its likelihood without the image",
-}
 
 
 @dataclass(frozen=True)
@@ -214,7 +208,8 @@ def apply_recipe(run: Run, recipe: Recipe, *, seed: int = 0) -> Outcome:
     Parameters
     ----------
     run
-        An extracted run. For a recipe that reads the response, `fgdiag_probes.response_tokens.record_responses` comes first.
+        An extracted run. For a recipe that reads the response, `fgdiag_probes.response_tokens.record_responses` comes
+        first.
     seed
         Of the first weights, the folds and the draw of training images.
 
@@ -224,7 +219,7 @@ def apply_recipe(run: Run, recipe: Recipe, *, seed: int = 0) -> Outcome:
         The response has not been recorded.
     """
     labels = Labels.of(run, seed=seed)
-    specs = {depth: spec_of(run, recipe, depth) for depth in DEPTHS}
+    specs: dict[Depth, Spec] = {depth: spec_of(run, recipe, depth) for depth in DEPTHS}
     fits = fit_all(run, labels, specs.values(), seed=seed)
     rows = [_score(labels, recipe, depth, spec, fits[spec]) for depth, spec in specs.items()]
     for scoring, right in answered_right(run, labels).items():
@@ -326,22 +321,6 @@ def taught(labels: Labels, images_a_class: int | None, seed: int) -> np.ndarray:
     shuffled = np.random.default_rng(seed).permutation(labels.train)
     rank = pd.Series(labels.fine[shuffled]).groupby(labels.fine[shuffled]).cumcount().to_numpy()
     return np.sort(shuffled[rank < images_a_class])
-
-
-def answered_right(run: Run, labels: Labels) -> dict[Scoring, np.ndarray]:
-    """(test,) bool by scoring: whether the answer is right; only the scorings that the run has answers for."""
-    truth = labels.fine_names[labels.fine[labels.test]]
-    right: dict[Scoring, np.ndarray] = {}
-    if has_responses(run):
-        texts = read_responses(run).texts[labels.test]
-        right["substring"] = names_it(texts, truth, whole_words=False)
-        right["words"] = names_it(texts, truth, whole_words=True)
-    if run.result_path("answers.parquet").exists():
-        answers = run.read_table("answers").set_index("row").reindex(labels.test)
-        right["likelihood"] = answers["said_fine"].to_numpy() == truth
-        if "said_fine_corrected" in answers:
-            right["corrected"] = answers["said_fine_corrected"].to_numpy() == truth
-    return right
 
 
 def _score(labels: Labels, recipe: Recipe, depth: Depth, spec: Spec, fitted: Fitted) -> dict[str, Any]:

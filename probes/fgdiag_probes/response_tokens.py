@@ -3,7 +3,6 @@
 A run records the prompt only. For the tokens of the reply the model has to write it, greedily, once for each image.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from fgdiag.errors import ModelNotSupported, RunIncomplete
 from fgdiag.progress import track
-from fgdiag.prompts import spoken
 from fgdiag.store import Run, write_bytes
 
 if TYPE_CHECKING:
@@ -107,22 +105,6 @@ def read_responses(run: Run) -> Responses:
 def has_responses(run: Run) -> bool:
     """Whether `read_responses` finds everything."""
     return all(file.exists() for _, file in _files(run))
-
-
-def names_it(texts: np.ndarray, names: np.ndarray, *, whole_words: bool) -> np.ndarray:
-    """(images,) bool: whether each text has the class name in it, as whole words or as any run of letters.
-
-    Examples
-    --------
-    >>> texts, names = np.array(["A limestone wall."]), np.array(["Lime"])
-    >>> bool(names_it(texts, names, whole_words=False)[0]), bool(names_it(texts, names, whole_words=True)[0])
-    (True, False)
-    """
-    edge = r"\b" if whole_words else ""
-    patterns = [edge + re.escape(spoken(str(name)).casefold()) + edge for name in names]
-    return np.array(
-        [bool(re.search(one, text.casefold())) for one, text in zip(patterns, texts, strict=True)], bool
-    )
 
 
 def _readable(run: Run) -> np.ndarray:

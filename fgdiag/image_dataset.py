@@ -19,8 +19,37 @@ if TYPE_CHECKING:
 
 FINE_NAMES = ("fine", "fine_label", "label", "labels")
 COARSE_NAMES = ("coarse", "coarse_label")
+JOINT = " | "
+"""Between the parts of a fine label that is read from more than one column."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a dataset hold what; None where none does."""
+
+    fine: str | tuple[str, ...]
+    """One column, or several that make the label together, joined by `JOINT`."""
+    coarse: str | None = None
+    group: str | None = None
+    once: str | None = None
+    """Names the image of a row; a row whose image was there before is left out."""
+
+    @classmethod
+    def found(cls, features: Mapping[str, object]) -> "Columns":
+        """Find them by the names that people give such columns."""
+        coarse = next((name for name in COARSE_NAMES if name in features), None)
+        return cls(_fine_column(features), coarse, "group" if "group" in features else None)
+
+    def check(self, features: Mapping[str, object]) -> None:
+        """Raise `ImagesNotUsable` where a column is missing."""
+        fine = (self.fine,) if isinstance(self.fine, str) else self.fine
+        wanted = [name for name in (*fine, self.coarse, self.group, self.once) if name]
+        if missing := [name for name in wanted if name not in features]:
+            raise ImagesNotUsable(
+                f"The dataset has the columns {', '.join(features)}; expected {', '.join(missing)} too."
+            )
 
 
 def is_hub_id(source: str) -> bool:
@@ -33,18 +62,24 @@ def is_saved_dataset(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
-def list_saved_dataset(folder: Path) -> Listing:
-    """Read a `Dataset` or `DatasetDict` that `save_to_disk` wrote; `ImagesNotUsable` where it is broken."""
+def list_saved_dataset(folder: Path, columns: Columns | None = None) -> Listing:
+    """Read a `Dataset` or `DatasetDict` that `save_to_disk` wrote; `ImagesNotUsable` where it is broken.
+
+    Columns that are not given are found by their names.
+    """
     datasets = _datasets()
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever Arrow and JSON raise on broken files
         raise ImagesNotUsable(f"{folder} cannot be read as a saved dataset: {_one_line(error)}") from error
-    return _listing(folder.resolve().name, loaded)
+    return _listing(folder.resolve().name, loaded, columns)
 
 
-def list_hub_dataset(hub_id: str) -> Listing:
-    """Load `owner/name` or `owner/name:config` from the hub; `ImagesNotUsable` where that fails."""
+def list_hub_dataset(hub_id: str, columns: Columns | None = None) -> Listing:
+    """Load `owner/name` or `owner/name:config` from the hub; `ImagesNotUsable` where that fails.
+
+    Columns that are not given are found by their names.
+    """
     datasets = _datasets()
     name, _, config = hub_id.partition(":")
     try:
@@ -53,7 +88,7 @@ def list_hub_dataset(hub_id: str) -> Listing:
         raise ImagesNotUsable(
             f"{hub_id!r} is no folder or table here and cannot be loaded from the hub: {_one_line(error)}"
         ) from error
-    return _listing(name.rpartition("/")[2], loaded)
+    return _listing(name.rpartition("/")[2], loaded, columns)
 
 
 def _datasets() -> Any:
@@ -92,15 +127,16 @@ class DatasetReader:
         return read_file(Path(image["path"])) if image["bytes"] is None else image["bytes"]
 
 
-def _listing(name: str, loaded: "Dataset | Mapping[str, Dataset]") -> Listing:
+def _listing(name: str, loaded: "Dataset | Mapping[str, Dataset]", columns: Columns | None) -> Listing:
     parts = dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
     known = {part: split for part in parts if (split := split_name(part))}
     left_out = [part for part in parts if known and part not in known]
     parts = {part: dataset.with_format(None) for part, dataset in parts.items() if part not in left_out}
     warnings = [f"the split {part} is left out: not train, val or test" for part in left_out]
     images: list[Listed] = []
+    before: set[str] = set()
     for part, dataset in parts.items():
-        listed = _list_part(dataset, part, known.get(part))
+        listed = _list_part(dataset, part, known.get(part), columns, before)
         labelled = [image for image in listed if image.fine and image.coarse != ""]
         if without := len(listed) - len(labelled):
             warnings.append(f"rows{f' of {part}' if part else ''} without a label, left out ({without})")
@@ -110,16 +146,35 @@ def _listing(name: str, loaded: "Dataset | Mapping[str, Dataset]") -> Listing:
     return Listing(name, images, DatasetReader.undecoded(parts), warnings=tuple(warnings))
 
 
-def _list_part(dataset: "Dataset", part: str, split: str | None) -> list[Listed]:
-    features = dataset.features
-    coarse_column = next((name for name in COARSE_NAMES if name in features), None)
-    fine = _labels(dataset, _fine_column(features))
-    coarse = _labels(dataset, coarse_column) if coarse_column else [None] * len(fine)
-    group = _labels(dataset, "group") if "group" in features else [None] * len(fine)
+def _list_part(
+    dataset: "Dataset", part: str, split: str | None, columns: Columns | None, before: set[str]
+) -> list[Listed]:
+    """List the rows of one split, without those `before` names, and add its own to them."""
+    columns = columns or Columns.found(dataset.features)
+    columns.check(dataset.features)
+    fine = _fine_labels(dataset, columns.fine)
+    coarse = _labels(dataset, columns.coarse) if columns.coarse else [None] * len(fine)
+    group = _labels(dataset, columns.group) if columns.group else [None] * len(fine)
+    rows = _new_rows(_labels(dataset, columns.once), before) if columns.once else range(len(fine))
     return [
-        Listed(f"{part} row {row}".strip(), fine[row], coarse[row], split, group[row] or None)
-        for row in range(len(fine))
+        Listed(f"{part} row {row}".strip(), fine[row], coarse[row], split, group[row] or None) for row in rows
     ]
+
+
+def _fine_labels(dataset: "Dataset", columns: str | tuple[str, ...]) -> list[str]:
+    if isinstance(columns, str):
+        return _labels(dataset, columns)
+    parts = zip(*(_labels(dataset, column) for column in columns), strict=True)
+    return [JOINT.join(labels) if all(labels) else "" for labels in parts]
+
+
+def _new_rows(names: list[str], before: set[str]) -> list[int]:
+    rows = []
+    for row, name in enumerate(names):
+        if name not in before:
+            before.add(name)
+            rows.append(row)
+    return rows
 
 
 def _image_column(features: Mapping[str, object]) -> str:

@@ -1,7 +1,7 @@
 """A set of labelled images: one table, and the images behind it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -42,7 +42,9 @@ class ImageSet:
     warnings: tuple[str, ...] = ()
     """One line for each thing to know before a number is believed."""
     source: str = ""
-    """What `open_images` takes to open them again: a whole path or a hub id."""
+    """What `open_images` takes to open them again: a whole path, a hub id or the name of a known set."""
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """From a fine label to what else its class is called, where the source says so (see `fgdiag.known_sets`)."""
 
     def __len__(self) -> int:
         """How many images there are."""

@@ -1,4 +1,4 @@
-"""Open labelled images from wherever they lie: a folder, a table, a Hugging Face dataset.
+"""Open labelled images from wherever they lie: a folder, a table, a Hugging Face dataset, a published set by name.
 
 Every file is read once, for the hash of its content and the size in its header; none is decoded, unless
 near-duplicates are to be grouped.
@@ -21,6 +21,7 @@ from fgdiag.image_dataset import is_hub_id, is_saved_dataset, list_hub_dataset, 
 from fgdiag.image_folder import list_folder
 from fgdiag.image_set import ImageSet
 from fgdiag.image_table import TABLE_SUFFIXES, list_table
+from fgdiag.known_sets import KNOWN_SETS, is_known_set, list_known_set, whole_name
 from fgdiag.listing import ImageRow, Listed, Listing
 from fgdiag.progress import track
 from fgdiag.prompts import spoken
@@ -43,7 +44,7 @@ def open_images(
     limit: int | None = None,
     group_duplicates: bool = False,
 ) -> ImageSet:
-    """Open labelled images from a folder, a table or a Hugging Face dataset.
+    """Open labelled images from a folder, a table, a Hugging Face dataset, or a published set by its name.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ def open_images(
         - A folder `<fine>/*.jpg` or `<coarse>/<fine>/*.jpg`, perhaps with `train/`, `val/`, `test/` above.
         - A `.csv` or `.parquet` table with `path`, `fine` and perhaps `coarse`, `split`, `group`.
         - A Hugging Face dataset: a `save_to_disk` folder, or a hub id `owner/name` or `owner/name:config`.
+        - A set of `fgdiag.known_sets`: its name, `flowers-102`, or its name and the folder of a copy,
+          `flowers-102:/data/flowers`. A folder or file that has that name comes first.
         - An `ImageSet`, which is returned as it is.
     test_share
         Where the source has no test images: the share of each class that is held out, above 0 and below 1.
@@ -97,7 +100,14 @@ def open_images(
         rows = limit_classes(rows, limit, seed=seed)
     table = pd.DataFrame(rows, columns=list(ImageRow._fields))
     return ImageSet(
-        listing.name, table, listing.read, listing.ignored, excluded, tuple(warnings), _whole(source)
+        listing.name,
+        table,
+        listing.read,
+        listing.ignored,
+        excluded,
+        tuple(warnings),
+        _whole(source),
+        listing.synonyms,
     )
 
 
@@ -118,6 +128,8 @@ def _list(source: str | Path) -> Listing:
         return list_table(path)
     if path.exists():
         raise ImagesNotUsable(f"{path} is no folder and no table; expected a folder, a .csv or a .parquet.")
+    if is_known_set(str(source)):
+        return list_known_set(str(source))
     if is_hub_id(str(source)) and not Path(path.parts[0]).exists():
         return list_hub_dataset(str(source))
     raise ImagesNotUsable(f"There is no {str(source)!r}; {_near(path)}")
@@ -125,11 +137,13 @@ def _list(source: str | Path) -> Listing:
 
 def _whole(source: str | Path) -> str:
     path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else str(source)
+    if path.exists():
+        return str(path.resolve())
+    return whole_name(str(source)) if is_known_set(str(source)) else str(source)
 
 
 def _near(path: Path) -> str:
-    """What there is instead: a similar name, or what the last folder that exists holds."""
+    """What there is instead: a similar name, a known set, or what the last folder that exists holds."""
     missing = path
     while not missing.parent.exists():
         missing = missing.parent
@@ -139,6 +153,8 @@ def _near(path: Path) -> str:
         there = []
     if close := get_close_matches(missing.name, there, n=3):
         return f"did you mean {' or '.join(str(missing.parent / name) for name in close)}?"
+    if close := get_close_matches(str(path).partition(":")[0].lower(), KNOWN_SETS, n=1):
+        return f"did you mean the known set {close[0]}? `fgdiag sets` lists them."
     if there:
         return f"{missing.parent.resolve()} holds {_some(there)}."
     return "expected a folder, a .csv or .parquet table, or the hub id of a dataset."

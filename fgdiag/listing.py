@@ -1,7 +1,7 @@
 """What a source of labelled images says about them, and the table row that each of them becomes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -28,6 +28,8 @@ class Listing:
     ignored: tuple[str, ...] = ()
     """What lies in the source and is no image: other files, empty class folders."""
     warnings: tuple[str, ...] = ()
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """From a fine label to what else its class is called."""
 
 
 class ImageRow(NamedTuple):

@@ -22,12 +22,18 @@ _PLAIN_PROMPTS = {
 def spoken(label: str) -> str:
     """Class name as a person says it; the label itself where it has no word in it.
 
+    In a label of one piece hyphens, underscores and slashes join words. Where there are blanks, words are parted
+    already: a hyphen then belongs to a word, and so does a slash beside a single letter.
+
     Examples
     --------
     >>> spoken("Arla-Ecological-Milk")
     'Arla Ecological Milk'
+    >>> spoken("black-eyed susan"), spoken("Lockheed F-16A/B"), spoken("Pepper/Red Bell")
+    ('black-eyed susan', 'Lockheed F-16A/B', 'Pepper Red Bell')
     """
-    return " ".join(re.split(r"[-_/\s]+", label)).strip() or label
+    joints = r"[_\s]+|(?<=\w\w)/(?=\w\w)" if re.search(r"\s", label.strip()) else r"[-_/\s]+"
+    return " ".join(re.split(joints, label)).strip() or label
 
 
 def plain_prompt(model_type: str, question: str, image_token: str | None, *, image: bool) -> str:

@@ -9,6 +9,7 @@ import typer
 import fgdiag
 from fgdiag_cli import options
 from fgdiag_cli.guard import Guarded, quieten
+from fgdiag_cli.sets import sets
 
 STEPS, AROUND = "The steps of diagnose, one by one", "Models and images"
 """Panels of the help."""
@@ -267,6 +268,9 @@ def families(as_json: options.Json = False) -> None:
 
     rows = [asdict(family) for family in known()]
     print_json(rows) if as_json else print_families(rows)
+
+
+app.command(rich_help_panel=AROUND)(sets)
 
 
 @app.command(rich_help_panel=AROUND)

@@ -6,7 +6,7 @@ from fgdiag.decode import SUFFIXES
 from fgdiag.errors import ImagesNotUsable
 from fgdiag.image_dataset import Columns
 from fgdiag.image_folder import FileReader
-from fgdiag.known_sets.known_set import HubCopy, KnownSet
+from fgdiag.known_sets.known_set import ZHANG, HubCopy, KnownSet
 from fgdiag.known_sets.layout import files, find_root, folders
 from fgdiag.listing import Listed, Listing
 
@@ -36,7 +36,6 @@ NAMES = {
     "nautilus": "nautilus shell",
     "sea_horse": "seahorse",
     "snoopy": "Snoopy",
-    "tick": "tick",
     "water_lilly": "water lily",
     "windsor_chair": "Windsor chair",
     "yin_yang": "yin and yang symbol",
@@ -91,7 +90,7 @@ CALTECH = KnownSet(
     splits={},
     classes=101,
     images=8677,
-    class_names="from the names of the folders; 26 are reworded, such as car_side to `side of a car`",
+    class_names="from the names of the folders; 25 are reworded, such as car_side to `side of a car`",
     coarse="",
     coarse_source="the set groups its classes in no way",
     layout="101_ObjectCategories/<class>/*.jpg",
@@ -99,6 +98,7 @@ CALTECH = KnownSet(
     clean=clean,
     hub=HubCopy("flwrlabs/caltech101", Columns("label")),
     synonyms=SYNONYMS,
+    used_by=(ZHANG,),
     note="no published split, so papers differ in theirs; the folder BACKGROUND_Google is left out; Faces and "
     "Faces_easy are the same photographs, whole and cropped",
 )

@@ -8,7 +8,7 @@ import numpy as np
 from fgdiag.errors import ImagesNotUsable
 from fgdiag.image_dataset import Columns
 from fgdiag.image_folder import FileReader
-from fgdiag.known_sets.known_set import HubCopy, KnownSet
+from fgdiag.known_sets.known_set import ZHANG, HubCopy, KnownSet
 from fgdiag.known_sets.layout import find_root, read_mat
 from fgdiag.listing import Listed, Listing
 
@@ -73,5 +73,6 @@ CARS = KnownSet(
     hub=HubCopy(
         "tanganke/stanford_cars", Columns("label"), note="its splits of blurred and noisy images are left out"
     ),
+    used_by=(ZHANG,),
     note="the homepage no longer serves the files; the name without its year is a synonym where only one class has it",
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from fgdiag.errors import ImagesNotUsable
 from fgdiag.image_dataset import Columns
 from fgdiag.image_folder import FileReader
-from fgdiag.known_sets.known_set import HubCopy, KnownSet
+from fgdiag.known_sets.known_set import CHANDHOK, HubCopy, KnownSet
 from fgdiag.known_sets.layout import find_root, read_pairs
 from fgdiag.listing import Listed, Listing
 
@@ -92,5 +92,6 @@ CUB = KnownSet(
     clean=clean,
     hub=HubCopy("Donghyun99/CUB-200-2011", Columns("label")),
     synonyms=SYNONYMS,
+    used_by=(CHANDHOK,),
     note="some of its photographs are in ImageNet too, on which most vision encoders were trained",
 )

@@ -7,7 +7,7 @@ import numpy as np
 
 from fgdiag.image_dataset import Columns
 from fgdiag.image_folder import FileReader
-from fgdiag.known_sets.known_set import HubCopy, KnownSet
+from fgdiag.known_sets.known_set import CHANDHOK, HubCopy, KnownSet
 from fgdiag.known_sets.layout import find_root, read_mat
 from fgdiag.listing import Listed, Listing
 
@@ -136,5 +136,6 @@ DOGS = KnownSet(
     clean=clean,
     hub=HubCopy("Donghyun99/Stanford-Dogs", Columns("label")),
     synonyms=SYNONYMS,
-    note="its photographs are ImageNet's, and encoders trained on ImageNet have seen most of its test images",
+    used_by=(CHANDHOK,),
+    note="its photographs are ImageNet's, so encoders trained on ImageNet may have seen its test images",
 )

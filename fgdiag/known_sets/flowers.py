@@ -7,7 +7,7 @@ import numpy as np
 from fgdiag.errors import ImagesNotUsable
 from fgdiag.image_dataset import Columns
 from fgdiag.image_folder import FileReader
-from fgdiag.known_sets.known_set import HubCopy, KnownSet
+from fgdiag.known_sets.known_set import GHOSH, ZHANG, HubCopy, KnownSet
 from fgdiag.known_sets.layout import find_root, read_mat
 from fgdiag.listing import Listed, Listing
 
@@ -126,5 +126,6 @@ FLOWERS = KnownSet(
     clean=clean,
     hub=HubCopy("dpdl-benchmark/oxford_flowers102", Columns("label")),
     synonyms=SYNONYMS,
+    used_by=(GHOSH, ZHANG),
     note="the test split is six times the train split; train and val have 10 images a class each",
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 from fgdiag.errors import ImagesNotUsable
 from fgdiag.image_dataset import Columns
 from fgdiag.image_folder import FileReader
-from fgdiag.known_sets.known_set import HubCopy, KnownSet
+from fgdiag.known_sets.known_set import GHOSH, HubCopy, KnownSet
 from fgdiag.known_sets.layout import find_root, read_lines
 from fgdiag.listing import Listed, Listing
 
@@ -61,5 +61,6 @@ FOOD = KnownSet(
     clean=clean,
     hub=HubCopy("ethz/food101", Columns("label"), note="its validation split is the published test split"),
     synonyms=SYNONYMS,
+    used_by=(GHOSH,),
     note="the authors left wrong labels in train on purpose; test was checked by hand",
 )

@@ -8,7 +8,7 @@ from fgdiag.decode import SUFFIXES
 from fgdiag.errors import ImagesNotUsable
 from fgdiag.image_dataset import Columns
 from fgdiag.image_folder import FileReader
-from fgdiag.known_sets.known_set import HubCopy, KnownSet
+from fgdiag.known_sets.known_set import GHOSH, ZHANG, HubCopy, KnownSet
 from fgdiag.known_sets.layout import files, find_root, folders, read_lines, read_mat, read_pairs, read_table
 from fgdiag.listing import Listed, Listing
 
@@ -125,13 +125,15 @@ IMAGENET = KnownSet(
     class_names="the first word of the synset, from LOC_synset_mapping.txt or the development kit; four first words "
     "that name two classes are made distinct",
     coarse="",
-    coarse_source="WordNet has no one level that makes kinds of equal rank of them, so none is invented; a table "
-    "with a column coarse can give one",
+    coarse_source="WordNet has no level at which the classes fall into kinds of equal rank, so none is invented; a "
+    "table of your own with a column coarse can give one",
     layout="train/<synset>/*.JPEG, val/<synset>/*.JPEG (or val/*.JPEG with LOC_val_solution.csv or the development "
     "kit's ground truth), LOC_synset_mapping.txt or ILSVRC2012_devkit_t12/data/meta.mat",
     read=read,
     clean=clean,
     also_called=also_called,
     hub=HubCopy("ILSVRC/imagenet-1k", Columns("label"), note="gated: accept its terms on the hub first"),
-    note="the test split has no public labels, so val is used as test; take --limit for a first look",
+    used_by=(GHOSH, ZHANG),
+    note="the test split has no public labels, so val is used as test; every file is read once for its "
+    "hash, --limit or not",
 )

@@ -78,6 +78,6 @@ INAT = KnownSet(
     read=read,
     clean=clean,
     also_called=also_called,
-    note="the public test split has no labels, so val is used as test; 600,000 images are opened once each, so take "
-    "an hour or --limit",
+    note="the public test split has no labels, so val is used as test; every file is read once for its "
+    "hash, --limit or not",
 )

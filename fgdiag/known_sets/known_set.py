@@ -8,6 +8,10 @@ from typing import Any
 from fgdiag.image_dataset import Columns
 from fgdiag.listing import Listed, Listing
 
+GHOSH = "Ghosh, Zhang and Schmidt (arXiv 2602.17871)"
+ZHANG = "Zhang et al. (NeurIPS 2024, arXiv 2405.18415)"
+CHANDHOK = "Chandhok et al. (ACL 2025, arXiv 2507.10442)"
+
 
 @dataclass(frozen=True)
 class HubCopy:
@@ -61,8 +65,31 @@ class KnownSet:
     """Which images must stay on one side of a split."""
     note: str = ""
     """What to know before a number is believed."""
+    used_by: tuple[str, ...] = ()
+    """Papers on what vision-language models know of fine detail that use the set."""
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """From a class name to further names, where the files do not hold them."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the facts as a reader wants them: what, and the text."""
+        splits = ", ".join(f"{split} {count:,}" for split, count in self.splits.items())
+        hub = f"{self.hub.id}{f' ({self.hub.note})' if self.hub.note else ''}" if self.hub else ""
+        known = [
+            ("set", f"{self.title}: {self.images:,} images of {self.classes:,} classes"),
+            ("paper", self.paper),
+            ("homepage", self.homepage),
+            ("licence", self.licence),
+            ("splits", splits or "none published; one is made (`--test-share`, `--seed`)"),
+            ("class names", self.class_names),
+            ("coarse classes", f"{self.coarse or 'none'}; {self.coarse_source}"),
+            ("kept on one side", self.group),
+            ("synonyms", f"of {len(self.synonyms)} classes" if self.synonyms else ""),
+            ("by name alone", hub or self.package.partition("/")[0] or "no; give the folder"),
+            ("folder", self.layout),
+            ("used by", "; ".join(self.used_by)),
+            ("mind", self.note),
+        ]
+        return [(what, text) for what, text in known if text]
 
     def json(self) -> dict[str, Any]:
         """Return the facts as plain values."""
@@ -84,5 +111,6 @@ class KnownSet:
             "hub": self.hub.id if self.hub else None,
             "hub_note": self.hub.note if self.hub else "",
             "package": self.package.partition("/")[0] or None,
+            "used_by": list(self.used_by),
             "synonyms": {name: list(others) for name, others in self.synonyms.items()},
         }

@@ -6,7 +6,7 @@ from pathlib import Path
 from fgdiag.errors import ImagesNotUsable
 from fgdiag.image_dataset import Columns
 from fgdiag.image_folder import FileReader
-from fgdiag.known_sets.known_set import HubCopy, KnownSet
+from fgdiag.known_sets.known_set import GHOSH, HubCopy, KnownSet
 from fgdiag.known_sets.layout import find_root, read_lines
 from fgdiag.listing import Listed, Listing
 
@@ -76,5 +76,6 @@ PETS = KnownSet(
     clean=clean,
     hub=HubCopy("timm/oxford-iiit-pet", Columns("label", "label_cat_dog")),
     synonyms=SYNONYMS,
+    used_by=(GHOSH,),
     note="the published trainval split is taken as train",
 )

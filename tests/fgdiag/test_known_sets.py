@@ -19,6 +19,7 @@ from fgdiag.known_sets.dogs import KINDS
 from fgdiag.known_sets.flowers import NAMES as FLOWERS
 from fgdiag.listing import Listed
 from fgdiag.prompts import spoken
+from tests.fgdiag.known_sets_page import PAGE, page
 
 _COLOURS = count()
 
@@ -561,3 +562,7 @@ def test_elpv_on_its_real_files():
         "defective": 715,
     }
     assert images.levels == ("fine", "coarse")
+
+
+def test_the_page_says_what_the_facts_say():
+    assert PAGE.read_text("utf-8") == page(), "run: python tests/fgdiag/known_sets_page.py"

@@ -1,7 +1,7 @@
 """The bench on which a model is calibrated: each case is recorded, asked and probed on the same images."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from fgdiag_probes.labels import Labels
 from fgdiag_probes.likelihood import name_likelihood
 from fgdiag_probes.planting import CannotPlant
 from fgdiag_probes.reading import Reading
+from fgdiag_probes.remembering import Memory, remembering
 from fgdiag_probes.verdict import Stage
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ class Bench:
         self, vlm: "VLM", draw: Callable[..., ImageSet], out: Path, seed: int, sites: Sequence[str] | None
     ) -> None:
         self.vlm, self.draw, self.out, self.seed, self.sites = vlm, draw, out, seed, sites
-        self.undamaged = self._recorded(UNDAMAGED)
+        self.memory = Memory()
+        with self._under(UNDAMAGED):
+            self.undamaged = self._recorded(UNDAMAGED)
         self.labels = Labels.of(self.undamaged)
 
     def rows(self, quick: bool) -> Iterator[Outcome]:
@@ -131,10 +134,20 @@ class Bench:
 
     def _seen(self, case: Case) -> Seen:
         """Record a case, ask the model under it, and probe what was recorded."""
-        with case.fault.planted(self.vlm) if case.fault else nullcontext():
+        with self._under(case):
             run = self._recorded(case) if case.recorded_anew else self.undamaged
             answers = self._answers(run, case)
         return Seen.of(run, probe_layers(run, seed=case.probe_seed), answers)
+
+    @contextmanager
+    def _under(self, case: Case) -> Iterator[None]:
+        """The model as a case wants it; where the encoder does what it always does, its output is remembered."""
+        with ExitStack() as stack:
+            if case.stage != "vision encoder" and case.batch_size == "auto":
+                stack.enter_context(remembering(self.vlm, self.memory))
+            if case.fault:
+                stack.enter_context(case.fault.planted(self.vlm))
+            yield
 
     def _recorded(self, case: Case) -> Run:
         return extract(

@@ -84,10 +84,7 @@ def _damage(run: Run, labels: Labels, seed: int, quick: bool) -> list[Fault]:
         BlindedEncoder(32),
         LowRankProjector(run, 2),
         NoisyLayer(run, early, 8, seed),
-        NoisyLayer(run, late, 4, seed),
         ErasedClasses(run, late),
-        ErasedClasses(run, late, onwards=False),
-        BiasedAnswers(16, seed),
     ]
     return one_a_kind if quick else one_a_kind + more
 

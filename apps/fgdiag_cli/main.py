@@ -8,6 +8,7 @@ import typer
 
 import fgdiag
 from fgdiag_cli import options
+from fgdiag_cli.app import explore
 from fgdiag_cli.guard import Guarded, quieten
 from fgdiag_cli.sets import sets
 
@@ -106,6 +107,9 @@ def diagnose(
     from fgdiag_cli import diagnose as steps
 
     _show(steps.diagnose(_request(ctx)), as_json)
+
+
+app.command("app")(explore)
 
 
 @app.command(rich_help_panel=STEPS)

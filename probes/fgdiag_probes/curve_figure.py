@@ -1,5 +1,6 @@
-"""The layer curve drawn: accuracy along the forward pass."""
+"""The layer curve drawn: accuracy, or another score, along the forward pass."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,40 @@ from fgdiag.sites import Site
 from fgdiag_probes.style import GREY, LEVEL_WORDS, READOUT_COLOURS, READOUT_WORDS, TEMPLATE, faded
 
 
-def draw_curves(table: pd.DataFrame, level: str) -> go.Figure:
+@dataclass(frozen=True)
+class Metric:
+    """A score of `LayerCurves.table` that can be drawn.
+
+    Attributes
+    ----------
+    column, low, high, chance
+        Columns of the score, of its 95 % interval and of what chance scores; "" where there is none.
+    times
+        What the score is multiplied with, to be in `unit`.
+    axis, unit
+        Words on the axis and behind a number.
+    """
+
+    column: str
+    low: str
+    high: str
+    chance: str
+    times: float
+    axis: str
+    unit: str
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", "low", "high", "chance", 100, "accuracy (% of test images)", "%"),
+    "balanced": Metric("balanced", "", "", "", 100, "accuracy, every class counting the same (%)", "%"),
+    "bits": Metric("bits", "bits_low", "bits_high", "chance_bits", 1, "log-loss (bits an image)", "bits"),
+    "selectivity": Metric("selectivity", "", "", "", 100, "above random kinds (points)", "points"),
+    "held out": Metric("cv_accuracy", "", "", "", 100, "accuracy (% of held-out training images)", "%"),
+}
+"""By the name under which a metric is chosen. Selectivity is known at level `coarse` only."""
+
+
+def draw_curves(table: pd.DataFrame, level: str, metric: str = "accuracy") -> go.Figure:
     """Draw one level: a line a readout with its interval shaded, the chance line and the pixel baseline.
 
     Parameters
@@ -20,33 +54,42 @@ def draw_curves(table: pd.DataFrame, level: str) -> go.Figure:
         Scores as in `LayerCurves.table`, sites in the order of the forward pass.
     level
         Which level to draw.
+    metric
+        Which score, by its name in `METRICS`.
     """
+    drawn = METRICS[metric]
     by_level = {str(name): rows for name, rows in table.groupby("level", sort=False)}
     by_readout = {str(name): rows for name, rows in by_level[level].groupby("readout", sort=False)}
     sites = [str(site) for site in dict.fromkeys(by_level[level]["site"]) if site != "pixels"]
     figure = go.Figure(layout={"template": TEMPLATE})
     for readout, points in by_readout.items():
-        _add_line(figure, readout, points.query("site != 'pixels'"), sites)
-    _add_level_line(figure, 100 * float(by_level[level]["chance"].iloc[0]), "chance", "dot", "bottom right")
-    for site, accuracy in zip(by_level[level]["site"], by_level[level]["accuracy"], strict=True):
+        _add_line(figure, readout, points.query("site != 'pixels'"), sites, drawn)
+    if drawn.chance:
+        chance = drawn.times * float(by_level[level][drawn.chance].iloc[0])
+        _add_level_line(figure, chance, "chance", "dot", "bottom right")
+    for site, score in zip(by_level[level]["site"], by_level[level][drawn.column], strict=True):
         if site == "pixels":
-            _add_level_line(figure, 100 * accuracy, "raw pixels", "dash", "top right")
+            _add_level_line(figure, drawn.times * score, "raw pixels", "dash", "top right")
     _mark_parts(figure, sites)
     return figure.update_layout(
         title_text=f"Linearly readable: {LEVEL_WORDS[level]}",
-        xaxis={"title_text": "site, in the order of the forward pass", **_site_ticks(sites)},
-        yaxis={"title_text": "accuracy (% of test images)", "range": [0, 103]},
+        xaxis={"title_text": "site, in the order of the forward pass", **site_ticks(sites)},
+        yaxis={
+            "title_text": drawn.axis,
+            **({"range": [0, 103]} if drawn.unit == "%" else {"rangemode": "tozero"}),
+        },
     )
 
 
-def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list[str]) -> None:
+def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list[str], drawn: Metric) -> None:
     """A line and its interval; none for the control, which is constant and has a test of its own."""
     colour = READOUT_COLOURS.get(readout, GREY)
     x = [sites.index(site) for site in points["site"]]
-    low, high = 100 * points["low"], 100 * points["high"]
+    score = drawn.times * points[drawn.column]
+    low, high = (drawn.times * points[end] if end else score for end in (drawn.low, drawn.high))
     sparse = readout == "attn"  # at few sites, far apart: a line between them would claim more
     alone = len(x) == 1 or sparse
-    if readout != "pre" and not alone:
+    if readout != "pre" and not alone and drawn.low:
         figure.add_scatter(
             x=[*x, *x[::-1]],
             y=[*high, *low[::-1]],
@@ -60,18 +103,29 @@ def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list
         )
     figure.add_scatter(
         x=x,
-        y=100 * points["accuracy"],
+        y=score,
         mode="markers" if sparse else "lines+markers",
         name=READOUT_WORDS.get(readout, readout),
         line={"color": colour, "width": 2, "dash": "dot" if readout == "pre" else "solid"},
         marker={"size": 8 if alone else 5},
-        error_y={"array": high - 100 * points["accuracy"], "arrayminus": 100 * points["accuracy"] - low}
-        if alone
-        else None,
+        error_y={"array": high - score, "arrayminus": score - low} if alone and drawn.low else None,
         legendgroup=readout,
-        customdata=np.column_stack([points["site"], low, high]),
-        hovertemplate="%{y:.1f} % (%{customdata[1]:.0f} to %{customdata[2]:.0f})",
+        customdata=np.column_stack([points["site"], low, high, *_counted(points)]),
+        hovertemplate=_hover(drawn),
     )
+
+
+def _counted(points: pd.DataFrame) -> list[np.ndarray]:
+    """How many images were named right, and of how many."""
+    asked = points["images"].to_numpy()
+    return [(points["accuracy"].to_numpy() * asked).round().astype(int), asked]
+
+
+def _hover(drawn: Metric) -> str:
+    digits = 2 if drawn.unit == "bits" else 1
+    span = f" (%{{customdata[1]:.{digits - 1}f}} to %{{customdata[2]:.{digits - 1}f}})" if drawn.low else ""
+    counts = ", %{customdata[3]} of %{customdata[4]} images" if drawn.column == "accuracy" else ""
+    return f"%{{y:.{digits}f}} {drawn.unit}{span}{counts}"
 
 
 def _add_level_line(figure: go.Figure, y: float, words: str, dash: str, side: str) -> None:
@@ -91,7 +145,7 @@ def _mark_parts(figure: go.Figure, sites: list[str]) -> None:
             figure.add_vline(x=left + 0.5, line={"color": GREY, "width": 0.7}, opacity=0.5)
 
 
-def _site_ticks(sites: list[str], most: int = 9) -> dict[str, Any]:
+def site_ticks(sites: list[str], most: int = 9) -> dict[str, Any]:
     """Name the sites where parts begin, the last, and some in between: all would not fit on a phone."""
     step = max(1, -(-len(sites) // most))
     parts = [Site.parse(site).part for site in sites]

@@ -105,15 +105,17 @@ class LayerCurves:
         rows = zip(self.table["level"], self.table["site"], self.table["readout"], strict=True)
         return self.table.iloc[list(rows).index((level, *place))].to_dict()
 
-    def figure(self, level: Level | None = None) -> go.Figure:
+    def figure(self, level: Level | None = None, metric: str = "accuracy") -> go.Figure:
         """Draw accuracy along the forward pass, with intervals, chance and the pixel baseline.
 
         Parameters
         ----------
         level
             Default: the finest there is, `fine|coarse` or else `fine`.
+        metric
+            Another score instead, one of `fgdiag_probes.curve_figure.METRICS`.
         """
-        return draw_curves(self.table, level or self.labels.levels[0])
+        return draw_curves(self.table, level or self.labels.levels[0], metric)
 
 
 def probe_layers(run: Run, *, seed: int = 0) -> LayerCurves:

@@ -1,0 +1,155 @@
+// The address holds every choice: controls write it, and it writes the controls. Nothing else is remembered.
+(function () {
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  const still = () => window.dash_clientside.no_update;
+
+  function known(controls, pages) {
+    return { defaults: { ...(controls || {}).defaults, run: pages.runs[0] }, steps: (controls || {}).steps || {} };
+  }
+
+  // What the address says of one control.
+  function read(search, key, fallback) {
+    const given = new URLSearchParams(search);
+    if (!given.has(key)) return fallback;
+    return Array.isArray(fallback) ? given.getAll(key).filter((value) => value !== "") : given.get(key);
+  }
+
+  // The address with these choices; what is as it is anyway is left out, to keep links short.
+  function written(search, chosen, defaults) {
+    const next = new URLSearchParams(search);
+    for (const [key, value] of Object.entries(chosen)) {
+      next.delete(key);
+      if (value === null || value === undefined || same(value, defaults[key])) continue;
+      if (Array.isArray(value)) (value.length ? value : [""]).forEach((one) => next.append(key, one));
+      else if (value !== "" || defaults[key]) next.append(key, value);
+    }
+    const text = next.toString();
+    return text ? "?" + text : "";
+  }
+
+  function go(href) {
+    window.history.pushState(null, "", href);
+    window.dispatchEvent(new PopStateEvent("popstate"));
+  }
+
+  const steps = (key, value, names) => (names[key] && typeof value === "number" ? names[key][value] : value);
+
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.fgdiag = {
+    // Which page of which run an address means, and what else it says.
+    place(pathname, search, before, pages) {
+      const last = pathname.split("/").pop();
+      const page = pages.pages.includes(last) ? last : pages.pages[0];
+      const named = read(search, "run", pages.runs[0]);
+      const run = pages.runs.includes(named) ? named : pages.runs[0];
+      document.title = page[0].toUpperCase() + page.slice(1) + " · " + run + " · fgdiag";
+      if (before && before.page === page && before.run === run) return [still(), { search }];
+      if (before && before.page !== page) window.scrollTo(0, 0);
+      window.dash_clientside.set_props({ type: "choice", key: "run" }, { value: run });
+      return [{ page, run }, still()];
+    },
+
+    toAddress(values, ids, controls, pages, search) {
+      const { defaults, steps: names } = known(controls, pages);
+      const chosen = {};
+      ids.forEach((id, at) => (chosen[id.key] = steps(id.key, values[at], names)));
+      const different = Object.keys(chosen).some((key) => {
+        const now = read(search, key, defaults[key]);
+        const [one, other] = [chosen[key] ?? null, now ?? null];
+        return Array.isArray(one) ? !same([...one].sort(), [...(other || [])].sort()) : one !== other && (one || other);
+      });
+      if (!different) return still();
+      const moved = { ...chosen };
+      if ("page" in defaults && chosen.page === read(search, "page", defaults.page)) moved.page = null; // other images
+      return written(search, moved, defaults);
+    },
+
+    toControls(choices, controls, pages) {
+      const { defaults, steps: names } = known(controls, pages);
+      for (const key of Object.keys(defaults)) {
+        const value = read(choices.search, key, defaults[key]);
+        const at = names[key] ? Math.max(0, names[key].indexOf(value)) : value;
+        window.dash_clientside.set_props({ type: "choice", key }, { value: at });
+      }
+    },
+
+    // A cell of the matrix: a pair of classes, or a kind to open.
+    cell(clicked) {
+      const at = clicked && clicked.points && clicked.points[0];
+      if (!at || !at.customdata) return;
+      const [truth, said, kind] = at.customdata;
+      if (kind) return window.dash_clientside.set_props({ type: "choice", key: "kind" }, { value: kind });
+      if (truth === said) return;
+      window.dash_clientside.set_props({ type: "choice", key: "truth" }, { value: truth });
+      window.dash_clientside.set_props({ type: "choice", key: "said" }, { value: said });
+    },
+
+    // What was drawn around points, as corners in the address.
+    lasso(selected) {
+      if (!selected || !(selected.lassoPoints || selected.range)) return;
+      const inside = selected.lassoPoints || {
+        x: [selected.range.x[0], selected.range.x[1], selected.range.x[1], selected.range.x[0]],
+        y: [selected.range.y[0], selected.range.y[0], selected.range.y[1], selected.range.y[1]],
+      };
+      const every = Math.ceil(inside.x.length / 60);
+      const corners = inside.x.map((x, at) => [x, inside.y[at]]).filter((_, at) => at % every === 0);
+      const next = new URLSearchParams(window.location.search);
+      next.set("around", corners.map((corner) => corner.map((one) => one.toFixed(3)).join("_")).join("~"));
+      go("?" + next.toString());
+    },
+
+    // A point of the map: its image.
+    point(clicked) {
+      const at = clicked && clicked.points && clicked.points[0];
+      if (!at || at.customdata === undefined) return;
+      const run = new URLSearchParams(window.location.search).get("run");
+      const row = Array.isArray(at.customdata) ? at.customdata[0] : at.customdata;
+      go("images?" + new URLSearchParams({ ...(run ? { run } : {}), image: row }).toString());
+    },
+  };
+
+  // Links inside the explorer change the page without loading it anew.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href]");
+    if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    if (link.hasAttribute("download") || link.target || link.origin !== window.location.origin) return;
+    if (link.getAttribute("href").startsWith("#")) {
+      event.preventDefault();
+      const place = document.querySelector(link.getAttribute("href"));
+      if (place) place.focus();
+      return;
+    }
+    event.preventDefault();
+    go(link.href);
+  });
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.download) {
+      const drawn = button.closest("figure").querySelector(".js-plotly-plot");
+      const { width, height } = drawn.getBoundingClientRect();
+      const format = button.dataset.download;
+      const scale = format === "png" ? 2 : 1;
+      window.Plotly.downloadImage(drawn, { format, filename: button.dataset.name, width, height, scale });
+    } else if (button.id === "copy") {
+      await navigator.clipboard.writeText(window.location.href);
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy link"), 1500);
+    } else if (button.id === "scheme") {
+      const page = document.documentElement;
+      const scheme = page.getAttribute("data-mantine-color-scheme") === "dark" ? "light" : "dark";
+      page.setAttribute("data-mantine-color-scheme", scheme);
+      window.localStorage.setItem("mantine-color-scheme-value", scheme);
+    }
+  });
+
+  // Arrows lead from image to image, Escape back to all of them.
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, textarea, select, [role=slider], [role=listbox], [role=grid], [role=treegrid]")) return;
+    if (event.metaKey || event.ctrlKey || event.altKey) return;
+    const wanted = { ArrowLeft: "previous", ArrowRight: "next", Escape: "back" }[event.key];
+    const link = wanted && document.querySelector(`a[data-key="${wanted}"]`);
+    if (link) link.click();
+  });
+})();

@@ -1,0 +1,51 @@
+"""What the browser fetches beside the pages: thumbnails by row of a known run, and tables as CSV.
+
+No path comes from the browser: a run is looked up by name, an image by its number, a table by its name.
+"""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+from flask import Flask, Response, abort, request, send_file
+
+from fgdiag_explorer.choices import RUN, Choices
+from fgdiag_explorer.library import Library
+from fgdiag_explorer.results import NotMade, Results
+
+Table = Callable[[Results, Choices, Library], pd.DataFrame]
+"""A table that a page shows, as the address says."""
+
+A_DAY = 86_400
+"""Seconds a browser keeps a thumbnail."""
+
+
+def serve_files(server: Flask, library: Library, tables: Mapping[str, Table]) -> None:
+    """Add the addresses `thumbnails/<row>.jpg` and `tables/<name>.csv`, each with `?run=`."""
+
+    @server.get("/thumbnails/<int:row>.jpg")
+    def _thumbnail(row: int) -> Response:
+        path = _known(library).thumbnail(row)
+        if path is None:
+            abort(404)
+        answer = send_file(path, mimetype="image/jpeg", conditional=True, max_age=A_DAY)
+        answer.cache_control.public, answer.cache_control.private = False, True
+        return answer
+
+    @server.get("/tables/<name>.csv")
+    def _table(name: str) -> Response:
+        results = _known(library)
+        if name not in tables:
+            abort(404)
+        try:
+            table = tables[name](results, Choices(request.query_string.decode()), library)
+        except NotMade as error:
+            return Response(str(error), 404, mimetype="text/plain")
+        head = {"Content-Disposition": f'attachment; filename="{results.name.replace("/", "-")}-{name}.csv"'}
+        return Response(table.to_csv(index=False), mimetype="text/csv", headers=head)
+
+
+def _known(library: Library) -> Results:
+    name = request.args.get(RUN, "")
+    if name not in library:
+        abort(404)
+    return library[name]

@@ -1,0 +1,59 @@
+"""The runs that are shown, by the names under which the browser asks for them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from fgdiag.store import IMAGES, MANIFEST, RESULTS
+from fgdiag_explorer.results import Results
+
+
+class Library(Mapping[str, Results]):
+    """Results by name; those of a run that changed on disk are read anew.
+
+    Parameters
+    ----------
+    runs
+        Folders of runs.
+
+    Raises
+    ------
+    RunIncomplete, RunMismatch
+        There is no run in one of them.
+    """
+
+    def __init__(self, runs: Iterable[str | Path]) -> None:
+        self._paths = _named([Path(run) for run in runs])
+        self._read = {name: (_stamp(path), Results(name, path)) for name, path in self._paths.items()}
+
+    def __getitem__(self, name: str) -> Results:
+        path = self._paths[name]
+        stamp, results = self._read[name]
+        if _stamp(path) != stamp:
+            stamp, results = self._read[name] = (_stamp(path), Results(name, path))
+        return results
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def chosen(self, name: str | None) -> Results:
+        """Return the run of that name, or the first where there is none of it."""
+        return self[name if name in self._paths else next(iter(self._paths))]
+
+
+def _named(paths: list[Path]) -> dict[str, Path]:
+    """Call a run by its folder; with as many of the folders above as it takes to tell two apart."""
+    whole = list(dict.fromkeys(path.expanduser().resolve() for path in paths))
+    for depth in range(1, max(len(path.parts) for path in whole) + 1):
+        names = ["/".join(path.parts[-depth:]).lstrip("/") for path in whole]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, whole, strict=True))
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int], ...]:
+    """What changes when something is found anew: names and times of the results."""
+    known = [path / MANIFEST, path / IMAGES, *sorted((path / RESULTS).glob("*.*"))]
+    return tuple((file.name, file.stat().st_mtime_ns) for file in known if file.is_file())

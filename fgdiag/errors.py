@@ -2,6 +2,7 @@
 
     FgdiagError
     ├── SiteNotFound        the model has no site of that name
+    ├── ClassNotFound       the labelled images have no class of that name
     ├── SiteNeverRan        a hook did not fire, or what it saw is not what the anatomy says
     ├── ModelNotSupported   not a vision-language model fgdiag can find the parts of
     ├── ModelNotFound       no such hub id or folder, or it cannot be loaded
@@ -11,6 +12,7 @@
     ├── RunBusy             another process is writing this run
     ├── RunIncomplete       a step needs results that an earlier step has not written yet
     ├── NoSpace             the disk is full or the folder cannot be written
+    ├── EndpointFailed      a served model does not answer, or must not be asked so
     ├── DownloadFailed      a file could not be fetched, or is not the file that was pinned
     └── ControlFailed       a control is not where it must be, so no number of the run can be believed
 
@@ -35,6 +37,10 @@ class SiteNotFound(FgdiagError, LookupError):
         close = get_close_matches(asked, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return cls(f"No site {asked!r} here.{hint} `fgdiag inspect MODEL` lists all {len(known)}.")
+
+
+class ClassNotFound(FgdiagError, LookupError):
+    """The labelled images have no class of that name."""
 
 
 class SiteNeverRan(FgdiagError, RuntimeError):
@@ -71,6 +77,10 @@ class RunIncomplete(FgdiagError, FileNotFoundError):
 
 class NoSpace(FgdiagError, OSError):
     """The disk is full, or the folder cannot be written."""
+
+
+class EndpointFailed(FgdiagError, ConnectionError):
+    """A served model does not answer, or must not be asked so."""
 
 
 class DownloadFailed(FgdiagError, ConnectionError):

@@ -73,8 +73,8 @@ Images = Annotated[
         help="Labelled images: a folder <fine>/*.jpg or <coarse>/<fine>/*.jpg, perhaps with train/ and test/ "
         "above; a .csv or .parquet table with the columns path and fine, perhaps coarse, split and group; or a "
         "Hugging Face dataset (a hub id, or a `save_to_disk` folder); or a published set (flowers-102, or "
-        "flowers-102:FOLDER for a copy of your own; `fgdiag sets` lists them). Fine labels are what is hard to tell apart "
-        "(species), coarse ones their kinds (genera).",
+        "flowers-102:FOLDER for a copy of your own; `fgdiag sets` lists them). Fine labels are what is hard to tell "
+        "apart (species), coarse ones their kinds (genera).",
     ),
 ]
 RunFolder = Annotated[

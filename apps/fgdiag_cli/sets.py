@@ -35,7 +35,7 @@ def sets(name: Name = None, as_json: options.Json = False) -> None:
 
 
 def _print_all(known: list["KnownSet"]) -> None:
-    from fgdiag_cli.screen import print_table, quantity
+    from fgdiag_cli.screen import print_table
 
     print_table(
         "Image sets",
@@ -43,8 +43,8 @@ def _print_all(known: list["KnownSet"]) -> None:
         [
             [
                 one.name,
-                one.classes,
-                quantity(one.images, ""),
+                f"{one.classes:,}",
+                f"{one.images:,}",
                 " ".join(one.splits) or "made",
                 one.coarse.partition(":")[0].partition(",")[0] or "none",
                 "hub" if one.hub else "package" if one.package else "folder only",

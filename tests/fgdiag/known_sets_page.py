@@ -32,7 +32,8 @@ Published splits are kept. Where test labels are not public, val is used as test
 from the content of the images, with what must stay together on one side. Labels are names to ask a model about, and a
 hyphen that belongs to a name stays. Synonyms come from the files (ImageNet, iNaturalist, Cars, Aircraft) or are kept
 in fgdiag, written by hand and not complete; one that two classes of a set would share is left out.
-`fgdiag.known_sets.facts(NAME).synonyms` is the table kept in fgdiag, `ImageSet.synonyms` both.
+`ImageSet.synonyms` has both, `facts(NAME).synonyms` (from `fgdiag.known_sets`) what is kept in fgdiag: from the label
+of a class to its further names.
 
 What this page says of splits, sizes and licences is what the authors publish; it is no legal advice. The copies on
 the hub are other people's. Their ids and columns are those of their public descriptions; fgdiag's tests read folders

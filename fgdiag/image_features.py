@@ -27,7 +27,6 @@ from fgdiag.progress import track
 from fgdiag.store import RESULTS, Run, write_bytes
 
 FOLDER = "baselines"
-BLOCK = 256
 CPU_BATCH, GPU_BATCH = 16, 64
 
 
@@ -189,9 +188,9 @@ def _widths(files: list[Path]) -> dict[str, int]:
 
 
 def _blocks(run: Run) -> list[range]:
-    """Rows of each block."""
-    count = len(run.images)
-    return [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+    """Rows of each block, which are those of the run itself."""
+    size, count = run.manifest["block"], len(run.images)
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _slug(name: str) -> str:

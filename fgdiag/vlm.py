@@ -1,7 +1,5 @@
 """Open a vision-language model with its processor, and prove on one drawn image that every site is there."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,13 +22,12 @@ from transformers import (
 from fgdiag.anatomy import Anatomy, find_anatomy
 from fgdiag.errors import ModelNotFound, ModelNotSupported, SiteNeverRan
 from fgdiag.family_table import quirk_of
+from fgdiag.fingerprint import fingerprint_of
 from fgdiag.hooks import capture
 from fgdiag.loading import initialise, load, load_processor, name_of_twin, source_of
 from fgdiag.placement import device_for, dtype_for, quantization_for, stored_dtype
 from fgdiag.prompts import FINE_QUESTION, plain_prompt, with_answer
 from fgdiag.readouts import TokenSpans
-
-SAMPLES_PER_TENSOR = 1024
 
 
 class VLM:
@@ -70,14 +67,7 @@ class VLM:
     @cached_property
     def fingerprint(self) -> str:
         """32 hex digits that change with the config or with any weight tensor (1024 values of each are hashed)."""
-        config = self.model.config.to_dict()
-        for moving in ("_name_or_path", "transformers_version"):
-            config.pop(moving, None)
-        digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=16)
-        for name, parameter in self.model.named_parameters():
-            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-            digest.update(_sampled_bytes(parameter.detach()))
-        return digest.hexdigest()
+        return fingerprint_of(self.model)
 
     def inputs(
         self,
@@ -323,9 +313,3 @@ def _begins_with_bos(prompt: str, processor: Any) -> bool:
     """Whether a chat template has written the begin token already, so that the tokenizer must not add another."""
     bos = getattr(processor.tokenizer, "bos_token", None)
     return bos is not None and prompt.startswith(bos)
-
-
-def _sampled_bytes(tensor: Tensor) -> bytes:
-    flat = tensor.reshape(-1)
-    picked = flat[:: max(1, flat.numel() // SAMPLES_PER_TENSOR)].contiguous().cpu()
-    return picked.view(torch.uint8).numpy().tobytes()

@@ -9,6 +9,7 @@ import typer
 import fgdiag
 from fgdiag_cli import options
 from fgdiag_cli.app import explore
+from fgdiag_cli.baselines import baselines
 from fgdiag_cli.guard import Guarded, quieten
 from fgdiag_cli.sets import sets
 
@@ -207,6 +208,9 @@ def answer(
             lambda: steps.reopen_images(recorded),
         )
     _print(answers, print_answers, as_json)
+
+
+app.command(rich_help_panel=STEPS)(baselines)
 
 
 @app.command(rich_help_panel=STEPS)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fgdiag_probes.answers import Answers as Answers
     from fgdiag_probes.answers import answer as answer
+    from fgdiag_probes.baselines import Baselines as Baselines
+    from fgdiag_probes.baselines import compare_baselines as compare_baselines
     from fgdiag_probes.bottleneck import LossBudget as LossBudget
     from fgdiag_probes.bottleneck import loss_budget as loss_budget
     from fgdiag_probes.calibration import Calibration as Calibration
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from fgdiag_probes.evidence import gather as gather
     from fgdiag_probes.few_images import FewShot as FewShot
     from fgdiag_probes.few_images import few_shot as few_shot
+    from fgdiag_probes.image_only import image_only_reference as image_only_reference
     from fgdiag_probes.likelihood import name_likelihood as name_likelihood
     from fgdiag_probes.linear import LinearProbe as LinearProbe
     from fgdiag_probes.linear import fit_probe as fit_probe
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "Answers": "answers",
+    "Baselines": "baselines",
     "Calibration": "calibration",
     "Codelength": "prequential",
     "ConfusedPairs": "confusion",
@@ -51,11 +55,13 @@ _ROOMS = {
     "answer": "answers",
     "calibrate": "calibration",
     "codelength": "prequential",
+    "compare_baselines": "baselines",
     "confused_pairs": "confusion",
     "deal_anew": "stability",
     "few_shot": "few_images",
     "fit_probe": "linear",
     "gather": "evidence",
+    "image_only_reference": "image_only",
     "loss_budget": "bottleneck",
     "name_likelihood": "likelihood",
     "nearest": "neighbours",

@@ -21,17 +21,8 @@ from fgdiag.store import Run
 from fgdiag_probes.bridge_figure import draw_bridge
 from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.labels import Labels
-from fgdiag_probes.recipes import (
-    DEPTHS,
-    RESPONSE_WIDE_SHUT,
-    VLMCLASSIFIER,
-    Depth,
-    Fitted,
-    Recipe,
-    Spec,
-    fit_all,
-    spec_of,
-)
+from fgdiag_probes.recipe_fits import Fitted, Spec, fit_all
+from fgdiag_probes.recipes import DEPTHS, RESPONSE_WIDE_SHUT, VLMCLASSIFIER, Depth, Recipe, spec_of
 from fgdiag_probes.scorings import SCORINGS, answered_right
 
 INGREDIENTS = {

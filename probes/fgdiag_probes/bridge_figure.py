@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from fgdiag_probes.style import BLUE, GREEN, TEMPLATE, VERMILION
 
 COLOURS = {"encoder": BLUE, "projector": GREEN, "last llm layer": VERMILION}
-NARROW = 16
+NARROW = 17
 """Letters in a line below an axis."""
 APART = 0.06
 """Between the intervals of one step, so that they do not hide each other."""
@@ -31,7 +31,7 @@ def draw_bridge(path: pd.DataFrame, contributions: pd.DataFrame, start: str, end
         row_heights=[0.52, 0.48],
         subplot_titles=(
             "Accuracy, changing one ingredient after the other",
-            "What each ingredient contributes, on the mean over all orders",
+            "What each ingredient contributes, on the mean over all orders (*: a paper does not tell, assumed)",
         ),
     )
     steps = [start, *(f"then {name}" for name in path["ingredient"].unique() if name)]
@@ -58,10 +58,6 @@ def draw_bridge(path: pd.DataFrame, contributions: pd.DataFrame, start: str, end
     figure.update_yaxes(row=1, title="test images named right (%)", rangemode="tozero")
     figure.update_yaxes(row=2, title="change of accuracy (points)", zeroline=True, zerolinewidth=1.5)
     figure.update_annotations(x=0, xanchor="left", font={"size": 14})
-    figure.add_annotation(
-        text="* what one of the papers does is not told, and assumed",
-        **{"xref": "paper", "yref": "paper", "x": 0, "y": -0.12, "xanchor": "left", "showarrow": False},
-    )
     return figure.update_layout(
         template=TEMPLATE,
         title=f"From the probes of {start} to those of {end}",

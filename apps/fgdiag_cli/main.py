@@ -11,6 +11,7 @@ from fgdiag_cli import options
 from fgdiag_cli.app import explore
 from fgdiag_cli.baselines import baselines
 from fgdiag_cli.guard import Guarded, quieten
+from fgdiag_cli.recipe import recipe
 from fgdiag_cli.sets import sets
 
 STEPS, AROUND = "The steps of diagnose, one by one", "Models and images"
@@ -392,6 +393,9 @@ def train_projector(
     labelled = [labelled_images(source) for source in images]
     train(encoder, llm, labelled, out, TrainingPlan(epochs=epochs, views=views, seed=seed))
     print_json({"model": str(out)}) if as_json else print(out)
+
+
+app.command(rich_help_panel=AROUND)(recipe)
 
 
 def _typed(ctx: typer.Context) -> str:

@@ -20,7 +20,7 @@ class Memory:
     """The output of an encoder, row by row of what it was given; at most `most_bytes` of it."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self.rows: dict[bytes, list[Tensor]] = {}
+        self.rows: dict[bytes, list[Tensor | None]] = {}
         self.shape: TreeSpec | None = None
         self.room = most_bytes
 
@@ -29,17 +29,19 @@ class Memory:
         if self.shape is None or not all(key in self.rows for key in keys):
             return None
         parts = zip(*(self.rows[key] for key in keys), strict=True)
-        return tree_unflatten([torch.stack(part) for part in parts], self.shape)
+        return tree_unflatten([None if part[0] is None else torch.stack(part) for part in parts], self.shape)
 
     def keep(self, keys: list[bytes], output: Any) -> None:
         """Remember an output, if it holds one row for each row that was given."""
         parts, shape = tree_flatten(output)
-        by_row = all(isinstance(part, Tensor) and part.ndim and len(part) == len(keys) for part in parts)
-        size = sum(part.nbytes for part in parts) if by_row else 0
+        tensors = [part for part in parts if part is not None]
+        by_row = all(isinstance(part, Tensor) and part.ndim and len(part) == len(keys) for part in tensors)
+        size = sum(part.nbytes for part in tensors) if by_row else 0
         if by_row and size <= self.room:
             self.room -= size
             self.shape = shape
-            self.rows |= {key: [part[at].clone() for part in parts] for at, key in enumerate(keys)}
+            for at, key in enumerate(keys):
+                self.rows[key] = [None if part is None else part[at].clone() for part in parts]
 
 
 @contextmanager

@@ -20,11 +20,15 @@ def test_a_second_look_gives_the_same_without_the_encoders_blocks(bench: Bench):
         first = encoder(pixels[0]).last_hidden_state
         turned = encoder(pixels[1]).last_hidden_state
         assert len(ran) == 1
-        assert len(encoder(pixels[0], output_hidden_states=True).hidden_states) > 1
+        once = vlm.model.get_image_features(pixels[0]).pooler_output
+        again = vlm.model.get_image_features(pixels[0]).pooler_output
         assert len(ran) == 2
+        assert torch.equal(torch.cat(list(once)), torch.cat(list(again)))
+        assert len(encoder(pixels[0], output_hidden_states=True).hidden_states) > 1
+        assert len(ran) == 3
     again = encoder(pixels[0]).last_hidden_state
     handle.remove()
-    assert len(ran) == 3
+    assert len(ran) == 4
     assert torch.equal(first, plain)
     assert torch.equal(turned, plain.flip(0))
     assert torch.equal(again, plain)

@@ -30,6 +30,7 @@ KEPT = {
     "answer": "the answers already written are kept",
     "diagnose": "what is already recorded is kept",
     "calibrate": "finished cases are kept",
+    "recipe": "replies and fits already made are kept",
     "train-projector": "the last checkpoint is kept",
 }
 """What an interrupted command leaves behind; the others leave nothing."""

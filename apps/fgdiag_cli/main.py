@@ -11,6 +11,7 @@ from fgdiag_cli import options
 from fgdiag_cli.app import explore
 from fgdiag_cli.baselines import baselines
 from fgdiag_cli.guard import Guarded, quieten
+from fgdiag_cli.pairs import pairs
 from fgdiag_cli.recipe import recipe
 from fgdiag_cli.sets import sets
 
@@ -212,6 +213,9 @@ def answer(
 
 
 app.command(rich_help_panel=STEPS)(baselines)
+
+
+app.command(rich_help_panel=STEPS)(pairs)
 
 
 @app.command(rich_help_panel=STEPS)

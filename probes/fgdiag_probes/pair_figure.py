@@ -23,6 +23,8 @@ def draw_pairs(curves: pd.DataFrame, places: pd.DataFrame) -> go.Figure:
         As in `fgdiag_probes.separability.PairCurves`.
     """
     pairs = places.to_dict("records")
+    if not pairs:
+        return go.Figure(layout={"template": TEMPLATE, "title_text": "No two classes are confused"})
     columns = min(COLUMNS, len(pairs))
     rows = -(-len(pairs) // columns)
     height = 130 + ROW_HEIGHT * rows

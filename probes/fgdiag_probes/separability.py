@@ -32,9 +32,10 @@ from fgdiag_probes.discriminant import RIDGES, discriminate
 from fgdiag_probes.falls import Flipped, fall_for_good
 from fgdiag_probes.intervals import Estimates, clustered_means
 from fgdiag_probes.labels import Labels
+from fgdiag_probes.marks import marks_between
 from fgdiag_probes.pair_figure import draw_pairs
 from fgdiag_probes.reading import Readings
-from fgdiag_probes.style import percent
+from fgdiag_probes.style import minus, percent
 
 CHANCE = 0.5
 CURVE_COLUMNS = ("first", "second", "site", "readout", "stage", "accuracy", "low", "high")
@@ -55,7 +56,8 @@ class PairCurves:
         after them: `site`, `readout`, `stage`, and `accuracy` in [0, 1], the share of test images of the two classes
         told apart rightly, each class counting half, with its 95 % interval (`low`, `high`). Chance is one half.
     places
-        One row a pair: `kind`, the coarse class, where both are of one; `images`, how many were tested; `confused`,
+        One row a pair: `kind`, the coarse class, where both are of one; `marks` by which they differ, where
+        these are known (species of the field guide); `images`, how many were tested; `confused`,
         how many of them were taken for the other where the pairs are ranked, and `third`, for how many the model's
         answer was neither; `outcome`, see `OUTCOMES`; `after` and
         `by`, the sites between which the fall lies; `stage`, what lies between them; `drop` in points with its 95 %
@@ -123,7 +125,8 @@ def pair_curves(
 ) -> PairCurves:
     """Follow pairs of classes through the model.
 
-    Reads the recorded activations, so the model is not needed. Writes `results/pairs.json`.
+    Reads the recorded activations, so the model is not needed. Writes `results/pairs.json`, which
+    keeps the pairs that were followed before.
 
     Parameters
     ----------
@@ -159,8 +162,21 @@ def pair_curves(
         pd.DataFrame(places),
         picked=pairs is None,
     )
-    run.write_json("pairs", found.json())
+    _keep(run, found, key_of(run, seed))
     return found
+
+
+def _keep(run: Run, found: PairCurves, key: str) -> None:
+    """Write the pairs into `results/pairs.json`, beside other pairs that were followed before."""
+    new: dict[str, Any] = {**found.json(), "key": key}
+    path = run.result_path("pairs.json")
+    before = run.read_json("pairs") if path.exists() else {}
+    if before.get("key") == key:
+        known = {(row["first"], row["second"]) for row in new["pairs"]}
+        for part in ("pairs", "curves"):
+            new[part] += [row for row in before[part] if (row["first"], row["second"]) not in known]
+        new["note"] = new["note"] or before["note"]
+    run.write_json("pairs", new)
 
 
 def most_confused(confused: ConfusedPairs, top: int = 10) -> list[tuple[str, str]]:
@@ -302,6 +318,7 @@ def _place(
         "first": first,
         "second": second,
         "kind": str(labels.coarse_names[shared[0]]) if has_kind else None,
+        "marks": marks_between(first, second),
         "images": len(rows),
         "confused": _confused(confused, first, second),
         "third": int((right[-1] == CHANCE).sum()),
@@ -340,8 +357,8 @@ def _sentence(found: dict[str, Any], before: float, after: float) -> str:
         "nowhere": "are not seen to be lost anywhere",
         "never readable": "are not seen to be told apart at any site",
     }[found["outcome"]]
+    change = f"{-found['drop']:+.0f} points, 95 % interval {-found['high']:+.0f} to {-found['low']:+.0f}"
     return (
         f"{names} {told}: {percent(before)} of {found['images']} test images told apart at {found['after']}, "
-        f"{percent(after)} at {found['by']} (a change of {-found['drop']:+.0f} points, 95 % interval "
-        f"{-found['high']:+.0f} to {-found['low']:+.0f}; chance 50 %)."
+        f"{percent(after)} at {found['by']} (a change of {minus(change)}; chance 50 %)."
     )

@@ -13,6 +13,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from fgdiag.store import Run
 from fgdiag_probes.curves import LayerCurves
+from fgdiag_probes.depths import sites_of
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,23 @@ class ClassOrder:
         ]
 
 
-def class_order(run: Run, curves: LayerCurves, *, site: str = "vision") -> ClassOrder:
+def class_order(run: Run, curves: LayerCurves, *, site: str | None = None) -> ClassOrder:
     """Order the classes of a run by what the best readout of a site makes of the training images.
 
-    `SiteNotFound` where the run has no such site. Attention has no vectors, so it does not speak here.
+    Parameters
+    ----------
+    site
+        Default: what the projector is fed, or the first site where that was not recorded. Attention has no vectors,
+        so it does not speak here.
+
+    Raises
+    ------
+    SiteNotFound
+        The run has no such site.
     """
     labels = curves.labels
+    if site is None:
+        site = next(iter(sites_of(curves).values()))[0]
     place = curves.best("fine", [site], pooled=True) or (site, run.readouts(site)[0])
     features = run.activations(*place)[labels.train].astype(np.float64)
     return ClassOrder.of(features, labels.fine[labels.train], labels.siblings.argmax(0))

@@ -86,6 +86,8 @@ def test_the_next_pair_reads_no_activations_again(planted) -> None:
     again = pair_curves(run, [("Species-05", "SPECIES_06")])
     assert run.reads == reads
     assert again.json()["curves"] == first.json()["curves"]
+    pair_curves(run, [("species 00", "species 01")])
+    assert [pair["first"] for pair in run.read_json("pairs")["pairs"]] == ["species 00", A]
     json.dumps(again.json(), allow_nan=False)
     assert len(again.figure().to_dict()["data"])
 

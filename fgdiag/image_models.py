@@ -37,7 +37,7 @@ BY_NAME = {
 """Models that are fetched from the Python package index, as the parts of the demo VLM are."""
 
 FIXED_LENGTH = ("siglip", "siglip2")
-"""Families whose texts are filled up to the full length, as in their training."""
+"""Families whose texts are filled up to 64 tokens, all of which they attend to, as in their training."""
 TEXTS_AT_ONCE = 256
 
 
@@ -119,6 +119,7 @@ class ImageModel:
         options["max_length"] = getattr(config.get_text_config(), "max_position_embeddings", None)
         if config.model_type in FIXED_LENGTH:
             options |= {"padding": "max_length", "max_length": min(64, options["max_length"] or 64)}
+            options["return_attention_mask"] = False  # the padding was seen in training too
         return self.tokenizer(list(texts), **options).to(self.device)
 
     def _pooled(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

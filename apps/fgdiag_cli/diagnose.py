@@ -17,6 +17,7 @@ from fgdiag.loading import twin_of
 from fgdiag.progress import say
 from fgdiag.recording import manifest_in
 from fgdiag.store import Run
+from fgdiag_cli.answering import Reopened, choose, speak
 from fgdiag_cli.report import write_report
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ def diagnose(request: Request) -> Diagnosis:
     with run.lock():
         curves, evidence = probe(run)
         ask(run, lambda: request.vlm, lambda: request.images)
+        model = Reopened(run, lambda: request.vlm, lambda: request.images)
+        choose(model)
+        speak(model)
         verdict = loss_budget(run, seed=run.manifest["seed"]).verdict
         return Diagnosis(run.path, write_report(run, curves, evidence), verdict)
 

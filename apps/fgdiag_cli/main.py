@@ -8,6 +8,7 @@ import typer
 
 import fgdiag
 from fgdiag_cli import options
+from fgdiag_cli.answering import answer
 from fgdiag_cli.app import explore
 from fgdiag_cli.baselines import baselines
 from fgdiag_cli.guard import Guarded, quieten
@@ -182,34 +183,7 @@ def probe(run: options.RunFolder, as_json: options.Json = False) -> None:
     print_evidence(evidence, curves)
 
 
-@app.command(rich_help_panel=STEPS)
-def answer(
-    run: options.RunFolder,
-    device: options.Device = "auto",
-    device_map: options.DeviceMap = None,
-    trust_remote_code: options.TrustRemoteCode = False,
-    as_json: options.Json = False,
-) -> None:
-    """Ask the model which class each test image shows.
-
-    Its answer is the class name it finds likeliest. The model and the images
-    are opened again from where they were.
-
-    For example:
-      fgdiag answer runs/flowers
-    """
-    from fgdiag_cli import diagnose as steps
-    from fgdiag_cli.tables import print_answers
-
-    recorded = steps.open_run(run)
-    opening = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
-    with recorded.lock():
-        answers = steps.ask(
-            recorded,
-            lambda: steps.reopen_model(recorded, **opening),
-            lambda: steps.reopen_images(recorded),
-        )
-    _print(answers, print_answers, as_json)
+app.command(rich_help_panel=STEPS)(answer)
 
 
 app.command(rich_help_panel=STEPS)(baselines)

@@ -136,7 +136,7 @@ def draw_grain(table: pd.DataFrame, words: Mapping[Any, str]) -> go.Figure:
     return figure.update_layout(
         title_text="How exact the answers in free text are",
         barmode="stack",
-        xaxis={"title_text": "answers (% of test images)", "range": [0, 100]},
+        xaxis={"title_text": "answers (% of test images)", "range": [0, 102]},
         yaxis={"title_text": "asked for"},
         legend={"traceorder": "normal"},
         hovermode="closest",

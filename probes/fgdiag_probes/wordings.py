@@ -28,9 +28,9 @@ FREE: dict[Level, tuple[str, ...]] = {
         "In one word or two, what is this?",
     ),
     "fine|coarse": (
+        "Which {kind} exactly is this?",
         "This is a kind of {kind}. {prompt}",
-        "Which kind of {kind} is this?",
-        "Name exactly the kind of {kind} shown in this picture.",
+        "Name exactly the {kind} shown in this picture.",
         "The picture shows {kind}. Which one is it? Be as precise as you can.",
     ),
 }

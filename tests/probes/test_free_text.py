@@ -7,6 +7,7 @@ from fgdiag_probes.asking import Question, Reply
 from fgdiag_probes.free_text import FreeText, free_text, matched
 from fgdiag_probes.labels import Labels
 from fgdiag_probes.naming import ClassNames
+
 from tests.probes.respondents import Pictures, Scripted
 
 
@@ -73,7 +74,9 @@ def test_the_substring_rule_finds_what_nobody_said(run):
 
     def misleads(_: Question, row: int) -> Reply:
         coarse, fine = run.images["coarse"][row], run.images["fine"][row]
-        return Reply("It appears so" if coarse == "pear" else "A grapefruit" if fine == "grape" else "Nothing")
+        return Reply(
+            "It appears so" if coarse == "pear" else "A grapefruit" if fine == "grape" else "Nothing"
+        )
 
     found = ask(run, misleads)
     table = found.frame().set_index(["level", "by"])
@@ -106,7 +109,7 @@ def test_a_kind_may_be_named_by_any_class_of_it(run):
 def test_the_kind_is_told_where_look_alikes_are_asked(run):
     prompts = ask(run, says(run, "fine")).table.set_index("level")["prompt"]
     assert set(prompts["fine|coarse"]) == {
-        f"This is a kind of {kind}. What is this?" for kind in ("pear", "berry", "pepper")
+        f"Which {kind} exactly is this?" for kind in ("pear", "berry", "pepper")
     }
     assert set(prompts["fine"]) == {"What is this?"}
 

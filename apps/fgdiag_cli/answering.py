@@ -1,0 +1,306 @@
+"""The command `fgdiag answer`: what the model says of the test images, asked in three ways."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fgdiag_cli import options
+
+if TYPE_CHECKING:
+    from fgdiag_probes.asking import Question, Reply
+    from fgdiag_probes.free_text import FreeText
+    from fgdiag_probes.in_process import InProcess
+    from fgdiag_probes.multiple_choice import MultipleChoice
+    from PIL.Image import Image
+
+    from fgdiag.images import ImageSet
+    from fgdiag.store import Run
+    from fgdiag.vlm import VLM
+
+WAYS = ("likelihood", "choice", "text")
+ALL_WAYS = ",".join(WAYS)
+SAMPLE = 100
+"""Test images that are asked to choose and in free text, where nobody says: a question takes a pass of its own."""
+
+
+def _check_ways(text: str) -> str:
+    if not options.names(text) or not set(options.names(text)) <= set(WAYS):
+        raise typer.BadParameter(f"got {text!r}, expected some of {', '.join(WAYS)}")
+    return text
+
+
+CHOICES, BOTH = "Multiple choice", "Multiple choice and free text"
+Ask = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        callback=_check_ways,
+        help="likelihood: which of all class names is likeliest as the answer; choice: which of a few options is "
+        "chosen; text: what is said in free text.",
+    ),
+]
+Choices = Annotated[
+    int, typer.Option(min=2, max=26, metavar="K", help="Options a question.", rich_help_panel=CHOICES)
+]
+Wrong = Annotated[
+    Literal["text", "image", "siblings", "random"],
+    typer.Option(
+        "--distractors",
+        metavar="NAME",
+        help="Wrong options. text: classes with the most similar names; image: with the most similar pixels; "
+        "siblings: of the same coarse class; random: any.",
+        rich_help_panel=CHOICES,
+    ),
+]
+Synonyms = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Further names that count as right: a CSV file with the columns name and synonym.",
+        rich_help_panel="Free text",
+    ),
+]
+Sample = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Ask about N test images, drawn evenly over the classes; a large N asks about all. The likelihood is "
+        "always of all.",
+        rich_help_panel=BOTH,
+    ),
+]
+Wordings = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=4,
+        metavar="N",
+        help="Ask the same in N ways (1 to 4), and tell the spread.",
+        rich_help_panel=BOTH,
+    ),
+]
+Examples = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Show N training images with their answers first, to a model that takes several images.",
+        rich_help_panel=BOTH,
+    ),
+]
+
+
+def answer(
+    run: options.RunFolder,
+    ask: Ask = ALL_WAYS,
+    choices: Choices = 5,
+    distractors: Wrong = "text",
+    synonyms: Synonyms = None,
+    sample: Sample = SAMPLE,
+    wordings: Wordings = 1,
+    examples: Examples = 0,
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Ask the model which class each test image shows.
+
+    By the class name it finds likeliest; by the option it chooses of a few,
+    turned through all places; and in its own words. What was answered once
+    is not asked again. The model and the images are opened again from where
+    they were, if there is anything to ask.
+
+    For example:
+      fgdiag answer runs/flowers
+      fgdiag answer runs/flowers --ask choice --choices 10 --distractors siblings
+      fgdiag answer runs/flowers --ask text --synonyms synonyms.csv --wordings 4
+    """
+    from fgdiag_probes.naming import read_synonyms
+
+    from fgdiag_cli import diagnose as steps
+    from fgdiag_cli.screen import print_json
+    from fgdiag_cli.tables import print_answers
+
+    recorded, ways = steps.open_run(run), options.names(ask)
+    opening = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
+    model = Reopened(
+        recorded, lambda: steps.reopen_model(recorded, **opening), lambda: steps.reopen_images(recorded)
+    )
+    how = {"sample": sample, "wordings": wordings, "examples": examples}
+    known = None if synonyms is None else read_synonyms(synonyms)
+    found: dict[str, Any] = {}
+
+    def show(result: Any, as_table: Callable[[Any], None]) -> None:
+        if not as_json:
+            as_table(result)
+
+    with recorded.lock():
+        if "likelihood" in ways:
+            likeliest = steps.ask(recorded, lambda: model.vlm, lambda: model.images)
+            found |= likeliest.json()
+            show(likeliest, print_answers)
+        if "choice" in ways:
+            picked = choose(model, options=choices, distractors=distractors, **how)
+            found["choice"] = picked.json()
+            show(picked, print_choices)
+        if "text" in ways:
+            said = speak(model, synonyms=known, **how)
+            found["text"] = said.json()
+            show(said, print_free_text)
+    if as_json:
+        print_json(found)
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """The model and the images of a run, opened when something is really asked."""
+
+    run: "Run"
+    open_vlm: Callable[[], "VLM"]
+    open_images: Callable[[], "ImageSet"]
+
+    @property
+    def name(self) -> str:
+        """Of the model, as the run has it."""
+        return self.run.manifest["model"]
+
+    @cached_property
+    def vlm(self) -> "VLM":
+        """The model."""
+        return self.open_vlm()
+
+    @cached_property
+    def images(self) -> "ImageSet":
+        """The images."""
+        return self.open_images()
+
+    def open(self, row: int) -> "Image":
+        """Open one image."""
+        return self.images.open(row)
+
+    def replies(self, questions: Sequence["Question"]) -> "Iterator[Reply]":
+        """Let the model answer."""
+        return self._respondent.replies(questions)
+
+    @cached_property
+    def _respondent(self) -> "InProcess":
+        from fgdiag_probes.in_process import InProcess
+
+        return InProcess(self.vlm)
+
+
+def choose(model: Reopened, **how: Any) -> "MultipleChoice":
+    """Ask to choose; see `fgdiag_probes.multiple_choice.multiple_choice`."""
+    from fgdiag_probes.multiple_choice import multiple_choice
+
+    seed = model.run.manifest["seed"]
+    return multiple_choice(model.run, model, model, seed=seed, **({"sample": SAMPLE} | how))  # pyright: ignore[reportArgumentType]
+
+
+def speak(model: Reopened, **how: Any) -> "FreeText":
+    """Ask in free text; see `fgdiag_probes.free_text.free_text`."""
+    from fgdiag_probes.free_text import free_text
+
+    seed = model.run.manifest["seed"]
+    return free_text(model.run, model, model, seed=seed, **({"sample": SAMPLE} | how))  # pyright: ignore[reportArgumentType]
+
+
+def print_choices(found: "MultipleChoice") -> None:
+    """Print how often the right option is chosen, and how places sway the choice."""
+    from fgdiag_probes.multiple_choice import BY_WORDS
+    from fgdiag_probes.style import LEVEL_WORDS, percent
+
+    from fgdiag_cli.screen import print_table
+
+    rows = [
+        [
+            LEVEL_WORDS[row["level"]],
+            BY_WORDS[row["by"]],
+            _with_interval(row),
+            percent(row["chance"]),
+            _points(row["between_orders"]),
+            _points(row["between_wordings"]),
+        ]
+        for row in found.frame().to_dict("records")
+    ]
+    print_table(
+        f"The right option is chosen, of {_asked(found)}; wrong options: {found.distractors}",
+        ["level", "read from", "right", "chance", "sd of orders", "sd of wordings"],
+        rows,
+    )
+    places = [
+        [
+            LEVEL_WORDS[row["level"]],
+            BY_WORDS[row["by"]],
+            row["position"],
+            percent(row["chosen"]),
+            "" if row["prior"] != row["prior"] else percent(row["prior"]),
+            f"{row['difference']:+.0f}{' *' if row['p_value'] < 0.05 else ''}",
+        ]
+        for row in found.positions().to_dict("records")
+    ]
+    print_table(
+        "Places: how often each is chosen, the mean probability of its letter, and how much more is right where the "
+        "right option stands there (points; * significant)",
+        ["level", "read from", "place", "chosen", "letter", "more right"],
+        places,
+    )
+
+
+def print_free_text(found: "FreeText") -> None:
+    """Print how often the class is named, and how exact the answers are."""
+    from fgdiag_probes.free_text import BY_WORDS, GRAIN_WORDS
+    from fgdiag_probes.style import LEVEL_WORDS, percent
+
+    from fgdiag_cli.screen import print_table
+
+    rows = [
+        [
+            LEVEL_WORDS[row["level"]],
+            BY_WORDS[row["by"]],
+            _with_interval(row),
+            _points(row["between_wordings"]),
+            str(row["false_positives"]) if row["by"] == "substring" else "",
+            str(row["false_negatives"]) if row["by"] == "substring" else "",
+        ]
+        for row in found.frame().to_dict("records")
+    ]
+    print_table(
+        f"The class is named in free text, of {_asked(found)}",
+        ["level", "matched by", "right", "sd of wordings", "wrongly counted", "wrongly missed"],
+        rows,
+    )
+    print_table(
+        "How exact the answers are",
+        ["asked for", *GRAIN_WORDS.values()],
+        [
+            [LEVEL_WORDS[row["level"]], *(percent(row[grain]) for grain in GRAIN_WORDS)]
+            for row in found.grain().to_dict("records")
+        ],
+    )
+
+
+def _asked(found: Any) -> str:
+    count = found.table["row"].nunique()
+    whole = f"{count} test images"
+    return (
+        whole
+        if count == found.tested
+        else f"{count} of {found.tested} test images, drawn evenly over classes"
+    )
+
+
+def _with_interval(row: dict[Any, Any]) -> str:
+    from fgdiag_probes.style import percent
+
+    return f"{percent(row['accuracy'])} ({100 * row['low']:.0f}-{100 * row['high']:.0f})"
+
+
+def _points(spread: float) -> str:
+    return "" if spread != spread else f"{100 * spread:.1f}"

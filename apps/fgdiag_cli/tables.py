@@ -10,6 +10,7 @@ from fgdiag_cli.screen import print_table
 ANSWER_HEADS = {
     "level": "level",
     "accuracy": "accuracy",
+    "mean": "mean per token",
     "corrected": "prior-corrected",
     "blind": "without the image",
 }

@@ -177,7 +177,7 @@ def _answers(answers: "Answers | None") -> Fold | None:
     return Fold(
         "The model's answers, without the image and corrected for it",
         "Some names are likely whatever the picture shows: right without the image is what the model gains by such "
-        "habits, and corrected is how often the right name is the one that the image makes likelier by the most.",
+        "habits, and corrected takes as much of them off as helps on training images.",
         ("level", "right", "right without the image", "right when corrected"),
         1,
         {"": rows},

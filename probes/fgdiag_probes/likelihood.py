@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from fgdiag.vlm import VLM
 
-COMPARED = 4
-"""Names that are scored both ways before the cache is trusted."""
+COMPARED = 2
+"""Names that are scored both ways, in every order, before the cache is trusted."""
 ROUNDING = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 """Nats by which cached scores may differ from those of whole passes, in the median, and again for each 10 nats."""
 
@@ -108,7 +108,9 @@ _proven: "WeakKeyDictionary[VLM, Way]" = WeakKeyDictionary()
 def _way_of_scoring(vlm: "VLM", picture: "Image", prompt: str, ids: Sequence[Tokens]) -> Way:
     """The fastest way that gives what whole passes give; tried once for each opened model."""
     if vlm not in _proven:
-        _proven[vlm] = _fastest(vlm, picture, prompt, sorted(ids, key=len)[-COMPARED:])
+        longest = sorted(set(ids), key=len)[-COMPARED:]
+        # Put behind each other, so that even names of one token branch and go deep.
+        _proven[vlm] = _fastest(vlm, picture, prompt, [one + other for one in longest for other in longest])
     return _proven[vlm]
 
 

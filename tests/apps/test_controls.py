@@ -94,8 +94,8 @@ def test_a_run_of_the_model_is_not_taken_for_one_of_its_twin(fgdiag: Fgdiag):
 
 def test_answer_prints_the_controls(fgdiag: Fgdiag, bench: Path):
     shown = fgdiag("answer", "runs/birds").out.splitlines()
-    assert shown[2].split() == ["level", "accuracy", "prior-corrected", "without", "the", "image"]
+    assert " ".join(shown[2].split()) == "level accuracy mean per token prior-corrected without the image"
     printed = fgdiag("answer", "runs/birds", "--json").json()
-    assert set(printed) == {"images", "accuracy", "corrected", "blind"}
+    assert set(printed) == {"images", "accuracy", "mean", "corrected", "blind", "weights"}
     assert set(printed["blind"]) == set(printed["accuracy"])
     assert set(json.loads((bench / "runs/birds/results/blind.json").read_text())) == {"scores", "skipped"}

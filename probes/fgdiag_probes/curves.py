@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from fgdiag.errors import ControlFailed
+from fgdiag.errors import ControlFailed, RunIncomplete
 from fgdiag.progress import track
 from fgdiag.sites import Site
 from fgdiag.store import Run
@@ -135,7 +135,14 @@ def probe_layers(run: Run, *, seed: int = 0) -> LayerCurves:
     ------
     ControlFailed
         In a causal model, tokens before the image name its class better than chance.
+    RunIncomplete
+        Nothing was recorded of the model, which is served elsewhere and was only asked.
     """
+    if not run.sites:
+        raise RunIncomplete(
+            f"{run.path} holds answers alone, for nothing can be recorded of {run.manifest['model']}; record an open "
+            "model with `fgdiag extract`."
+        )
     labels = Labels.of(run, seed=seed)
     readings = _read_all(run, labels, seed)
     table = pd.concat([_scores(level, readings, labels) for level in labels.levels], ignore_index=True)

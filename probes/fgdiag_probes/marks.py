@@ -66,11 +66,12 @@ class MarkSizes:
         ]
         colours = dict(zip(SHOWN, (GREEN, BLUE, VERMILION), strict=True))
         for rank in self.ranks.to_dict("records"):
+            luck = "p < 0.001" if rank["p_value"] < 0.001 else f"p = {rank['p_value']:.3f}"
             figure.add_scatter(
                 x=self.table["size"],
                 y=self.table[rank["depth"]],
                 mode="markers",
-                name=f"{rank['depth']} (rank correlation {rank['correlation']:.2f}, p = {rank['p_value']:.3f})",
+                name=f"{rank['depth']} (rank correlation {rank['correlation']:.2f}, {luck})",
                 text=names,
                 hovertemplate="%{text}: %{y:.0f} %<extra></extra>",
                 marker={"color": colours[rank["depth"]], "size": 8, "opacity": 0.6},

@@ -354,7 +354,7 @@ def _sentence(found: dict[str, Any], before: float, after: float) -> str:
     names = f"{spoken(found['first'])} and {spoken(found['second'])}"
     told = {
         "lost": f"are lost between {found['after']} and {found['by']} ({found['stage']})",
-        "nowhere": "are not seen to be lost anywhere",
+        "nowhere": "are not seen to be lost anywhere, all sites considered",
         "never readable": "are not seen to be told apart at any site",
     }[found["outcome"]]
     change = f"{-found['drop']:+.0f} points, 95 % interval {-found['high']:+.0f} to {-found['low']:+.0f}"

@@ -38,7 +38,7 @@ def test_the_figure_says_what_was_found() -> None:
     table = pairs(2.0).assign(marks="", parts=2, genus="")
     ranks = pd.DataFrame([{"depth": "vision", "correlation": -0.8, "p_value": 0.0002}])
     [trace] = MarkSizes(table, ranks).figure().to_dict()["data"]
-    assert trace["name"] == "vision (rank correlation -0.80, p = 0.000)"
+    assert trace["name"] == "vision (rank correlation -0.80, p < 0.001)"
 
 
 def test_other_images_have_no_known_marks(planted) -> None:

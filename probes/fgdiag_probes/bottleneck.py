@@ -1,11 +1,12 @@
 """The loss budget: what is still readable at each depth of the model, and the verdict on where it is lost.
 
 At each depth the best of all readouts speaks, chosen on held-out training images: detail that moved from one
-token to another is not lost. All depths are compared on the same test images.
+token to another is not lost. All depths are compared on the same test images. Before them stands what can be named
+without the VLM's language model, behind them what the model says in words.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -17,11 +18,13 @@ from fgdiag_probes.budget_figure import draw_budget
 from fgdiag_probes.curves import LayerCurves, probe_layers
 from fgdiag_probes.depths import Depth, comparable, depth_at, depths_of, sites_of
 from fgdiag_probes.drops import drops_between, scores_at
+from fgdiag_probes.image_only import image_only_reference
 from fgdiag_probes.labels import Level
 from fgdiag_probes.stability import deal_anew
 from fgdiag_probes.upper_bound import network as read_by_network
 from fgdiag_probes.upper_bound import upper_chain
 from fgdiag_probes.verdict import Verdict, judge, named
+from fgdiag_probes.words import COLUMNS, steps_to_words
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,15 @@ class LossBudget:
         interval), and `nonlinear`: the accuracy of the better of the linear probe and a small network.
     verdict
         The stage that loses the fine detail, in one sentence.
+    words
+        One row a level and way of answering in words; see `fgdiag_probes.words.steps_to_words`. Empty where the model
+        was asked for likelihoods only.
     """
 
     drops: pd.DataFrame
     depths: pd.DataFrame
     verdict: Verdict
+    words: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
 
     def frame(self) -> pd.DataFrame:
         """Return the drops as a table; see `drops`."""
@@ -60,6 +67,7 @@ class LossBudget:
             **self.verdict.json(),
             "budget": json.loads(str(self.drops.to_json(orient="records"))),
             "depths": json.loads(str(self.depths.to_json(orient="records"))),
+            "words": json.loads(str(self.words.to_json(orient="records"))),
         }
 
     @property
@@ -79,9 +87,15 @@ class LossBudget:
         agreeing, deals = self.verdict.agreeing
         return f"{words} · not stable: {agreeing} of {deals} other deals agree"
 
-    def figure(self) -> go.Figure:
-        """Draw the accuracy left at each depth, a line a level, with the drops written between."""
-        return draw_budget(self.depths, self.drops)
+    def figure(self, level: Level | None = None) -> go.Figure:
+        """Draw the waterfall of a level: what is left at each depth, and what was lost on the way.
+
+        Parameters
+        ----------
+        level
+            Default: the finest there is, `fine|coarse` or else `fine`.
+        """
+        return draw_budget(self.depths, self.drops, self.words, level or str(self.depths["level"].iloc[0]))
 
 
 def loss_budget(run: Run, *, seed: int = 0, network: bool = True, splits: bool = True) -> LossBudget:
@@ -110,8 +124,11 @@ def loss_budget(run: Run, *, seed: int = 0, network: bool = True, splits: bool =
     labels = curves.labels
     answers = read_answers(run, labels)
     drops, depths = [], []
+    references = image_only_reference(run, seed=seed)
     for level in labels.levels:
         chain = depths_of(curves, answers, level)
+        if level in references:
+            chain = [references[level], *chain]
         upper = _upper(run, curves, chain, level, seed) if network else None
         asked = comparable(answers, level, labels)
         drops.append(drops_between(chain, labels, level, asked, upper))
@@ -119,8 +136,11 @@ def loss_budget(run: Run, *, seed: int = 0, network: bool = True, splits: bool =
         depths.append(scores_at([pixels, *chain] if pixels else chain, labels, level, asked, upper))
     drop_table, depth_table = pd.concat(drops, ignore_index=True), pd.concat(depths, ignore_index=True)
     stability = deal_anew(run, curves, seed=seed) if splits else None
-    verdict = judge(drop_table, depth_table, curves, answered=answers is not None, stability=stability)
-    budget = LossBudget(drop_table, depth_table, verdict)
+    words = steps_to_words(run, labels, answers) if answers else pd.DataFrame(columns=COLUMNS)
+    verdict = judge(
+        drop_table, depth_table, curves, answered=answers is not None, stability=stability, words=words
+    )
+    budget = LossBudget(drop_table, depth_table, verdict, words)
     run.write_json("verdict", budget.json())
     return budget
 

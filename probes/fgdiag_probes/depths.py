@@ -9,6 +9,12 @@ from fgdiag_probes.curves import LayerCurves
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.reading import Reading, Readings
 
+REFERENCE = "image-only reference"
+"""The depth before all others: what a reader without the VLM's language model names right."""
+
+OWN = "own encoder"
+"""The VLM's own vision encoder, where it is read as an image-only model."""
+
 LOSING_STAGE = {
     "vision": "vision encoder",
     "projector": "projector",

@@ -18,7 +18,7 @@ from fgdiag.store import Run
 from fgdiag_probes import reading
 from fgdiag_probes.class_means import class_means
 from fgdiag_probes.curves import FOLDS, RELATIVE_ROUNDING, key_of, resolution_of
-from fgdiag_probes.depths import Depth
+from fgdiag_probes.depths import OWN, REFERENCE, Depth
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.neighbours import nearest
 from fgdiag_probes.reading import Readings
@@ -27,7 +27,7 @@ from fgdiag_probes.zero_shot import zero_shot
 METHOD = 1
 """Raised when the same features would be read differently."""
 
-OWN, PIXELS = "own encoder", "pixels"
+PIXELS = "pixels"
 LINEAR, NEAREST, MEANS, ZERO_SHOT = "linear probe", "nearest neighbours", "class means", "zero-shot"
 READERS: dict[str, Callable[..., Readings]] = {LINEAR: reading.read, NEAREST: nearest, MEANS: class_means}
 JOINED = ("cls", "image", "embed")
@@ -135,7 +135,7 @@ def best_reference(found: list[Baseline], level: Level) -> Depth:
         return (choice.accuracy, -choice.bits) if choice else (0.0, 0.0)
 
     best = max((one for one in found if one.is_reference), key=merit)
-    return Depth("image-only reference", best.model, f"{best.readout}, {best.method}", best.readings[level])
+    return Depth(REFERENCE, best.model, f"{best.readout}, {best.method}", best.readings[level])
 
 
 def _all(run: Run, labels: Labels, folds: np.ndarray) -> Iterator[tuple[Source, str, Callable[[], Readings]]]:

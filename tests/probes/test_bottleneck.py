@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from fgdiag_probes import bottleneck
 from fgdiag_probes.bottleneck import LossBudget, loss_budget
+from fgdiag_probes.curves import probe_layers
+from fgdiag_probes.depths import OWN, REFERENCE, Depth
 
 SMALL = {"sites": ("vision", "projector", "llm.0", "llm.norm"), "readouts": ("image",)}
 PLANTED = {
@@ -37,12 +40,13 @@ def test_sentence_has_the_numbers_and_the_kind(cut: LossBudget) -> None:
 
 def test_drops_chain_the_depths(cut: LossBudget) -> None:
     rows = cut.drops[cut.drops["level"] == "fine|coarse"]
-    assert rows["from"].tolist() == ["vision", "projector", "best llm layer", "last llm layer"]
-    assert rows["to"].tolist() == ["projector", "best llm layer", "last llm layer", "answer"]
+    chain = ["image-only reference", "vision", "projector", "best llm layer", "last llm layer", "answer"]
+    assert rows["from"].tolist() == chain[:-1]
+    assert rows["to"].tolist() == chain[1:]
     left = cut.depths[cut.depths["level"] == "fine|coarse"].set_index("depth")["accuracy"]
     gone = 100 * (np.asarray(left[rows["from"]]) - np.asarray(left[rows["to"]]))
     np.testing.assert_allclose(np.asarray(rows["drop"]), gone)
-    assert len(rows.query("low <= drop <= high")) == 4
+    assert len(rows.query("low <= drop <= high")) == 5
 
 
 def test_json_on_disk_is_what_others_read(planted) -> None:
@@ -65,7 +69,7 @@ def test_what_is_readable_again_later_was_not_lost(planted) -> None:
     damaged = planted(**SMALL, kept={"projector": 0.5})
     run._activations["projector", "image"] = damaged._activations["projector", "image"]
     budget = loss_budget(run)
-    first = budget.drops.iloc[0]
+    first = budget.drops.query("to == 'projector'").iloc[0]
     assert first["significant"]
     assert first["made_good"]
     assert budget.verdict.stage == "none"
@@ -106,14 +110,36 @@ def test_without_kinds_the_fine_level_decides(planted) -> None:
     assert "kind" not in verdict.sentence
 
 
-def test_figure_draws_every_level_and_writes_the_drops(cut: LossBudget) -> None:
+def test_another_image_model_blames_an_encoder_that_sees_less(
+    planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, better = planted(**SMALL, signal=1.0), planted(**SMALL, signal=1.0)
+    better._activations["vision", "image"] = planted(**SMALL)._activations["vision", "image"]
+    seen = probe_layers(better).readings["vision", "image"]
+    references = {level: Depth(REFERENCE, "good-net", "image, linear probe", seen[level]) for level in seen}
+    monkeypatch.setattr(bottleneck, "image_only_reference", lambda run, seed: references)
+    verdict = loss_budget(run).verdict
+    assert verdict.stage == "vision encoder"
+    assert "good-net (image, linear probe) names" in verdict.sentence
+    assert not any("another image model" in line for line in verdict.not_tested)
+
+
+def test_the_own_encoder_as_reference_blames_nobody(planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = planted(**SMALL, signal=1.2)
+    seen = probe_layers(planted(**SMALL)).readings["vision", "image"]
+    references = {level: Depth(REFERENCE, OWN, "cls+image, linear probe", seen[level]) for level in seen}
+    monkeypatch.setattr(bottleneck, "image_only_reference", lambda run, seed: references)
+    assert loss_budget(run).drops.iloc[0]["significant"]
+    assert loss_budget(run).verdict.stage == "none"
+
+
+def test_figure_is_a_waterfall_with_the_kind_beside_it(cut: LossBudget) -> None:
     figure = cut.figure().to_dict()
-    assert {trace.get("name") for trace in figure["data"]} - {None} == {
-        "fine, look-alikes",
-        "fine, all",
-        "coarse",
-        "chance",
-    }
+    bars = {trace["name"]: trace for trace in figure["data"] if trace["type"] == "bar"}
+    assert len(bars["left"]["x"]) == 6
+    assert [str(tick) for tick in bars["lost"]["x"]] == ["best LLM<br>layer"]
+    assert [trace["name"] for trace in figure["data"] if trace["type"] == "scatter"] == [
+        "the kind (coarse class)"
+    ]
     notes = [note["text"] for note in figure["layout"]["annotations"]]
-    assert len(notes) == 4
     assert sum("<b>" in note for note in notes) == 1

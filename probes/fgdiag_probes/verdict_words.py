@@ -1,0 +1,214 @@
+"""The verdict in words: sentences a reader can repeat, and the numbers they rest on, a line each."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from fgdiag_probes.curves import ATTENTION, LayerCurves
+from fgdiag_probes.depths import REFERENCE
+from fgdiag_probes.linear import fits_in_words
+from fgdiag_probes.style import percent
+
+if TYPE_CHECKING:
+    from fgdiag_probes.stability import Stability
+
+Row = Mapping[str, Any]
+
+
+def rows_of(table: pd.DataFrame) -> list[Row]:
+    """Rows of a table, each by column."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _among(level: str) -> str:
+    return "among look-alikes of the same kind, " if level == "fine|coarse" else ""
+
+
+def blind(vision: Row, pixels: Row | None) -> str:
+    """Say that the encoder never made the classes readable."""
+    rival = (
+        f"raw pixels give ({percent(pixels['accuracy'])})"
+        if pixels is not None and vision["above_chance"]
+        else f"chance ({percent(vision['chance'])})"
+    )
+    return (
+        f"The vision encoder never had the fine detail in linearly readable form: {_among(vision['level'])}a "
+        f"linear probe on what it hands to the projector names {percent(vision['accuracy'])} of test images "
+        f"right (95 % interval {_span(vision)}), not significantly more than {rival}."
+    )
+
+
+def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
+    """Say which stage loses the detail, between which two places, and how much."""
+    before, after = at[drop["level"], drop["from"]], at[drop["level"], drop["to"]]
+    fall = f"(a drop of {drop['drop']:.0f} points, 95 % interval {drop['low']:.0f} to {drop['high']:.0f})"
+    if drop["from"] == REFERENCE:
+        return (
+            f"The vision encoder does not hand on fine detail that the images hold: {_among(drop['level'])}"
+            f"{before['site']} ({before['readout']}) names {percent(before['accuracy'])} of test images right, but a "
+            f"linear probe {percent(after['accuracy'])} {_where(after)} {fall}"
+        )
+    readable = (
+        f"{_among(drop['level'])}a linear probe names {percent(before['accuracy'])} of test images right "
+        f"{_where(before)}"
+    )
+    if drop["stage"] == "answer":
+        return (
+            f"The model does not say the fine detail that its last layer still holds: {readable} but its "
+            f"own answer, the most likely class name, is right for {percent(after['accuracy'])} {fall}"
+        )
+    if not drop.get("lost", True):
+        return (
+            f"The {drop['stage']} makes the fine detail harder to read, but does not lose it: {readable} and "
+            f"{percent(after['accuracy'])} {_where(after)} {fall}, while a small network still names "
+            f"{percent(after['nonlinear'])} there"
+        )
+    return (
+        f"The {drop['stage']} loses the fine detail: {readable} but {percent(after['accuracy'])} "
+        f"{_where(after)} {fall}"
+    )
+
+
+def _where(depth: Row) -> str:
+    if depth["depth"] == "vision" and depth["readout"] == "cls":
+        return "in the class token of the vision encoder"
+    pooled = " (attention over its tokens)" if depth["readout"] == ATTENTION else ""
+    return {
+        "vision": f"at the output of the vision encoder{pooled}",
+        "projector": f"at the projector{pooled}",
+        "best llm layer": f"at the language model's best layer ({depth['site']})",
+        "last llm layer": "at the language model's last layer",
+        "answer": "in its own answers",
+    }[depth["depth"]]
+
+
+def kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str:
+    """Whether the drop is specific to the fine classes, on a scale from chance (0) to perfect (1)."""
+    between = (drop["from"], drop["to"])
+    same = [row for row in drops if row["level"] == "coarse" and (row["from"], row["to"]) == between]
+    if not same:
+        return "."
+    coarse = same[0]
+    before, after = at["coarse", coarse["from"]], at["coarse", coarse["to"]]
+    span = f"({percent(before['accuracy'])} to {percent(after['accuracy'])})"
+    if not before["above_chance"]:
+        return f", and the kind itself was not readable either {span}."
+    if not coarse["significant"]:
+        return f", while the kind itself stays readable {span}."
+    fine_fall = drop["drop"] / (1 - at[drop["level"], drop["from"]]["chance"])
+    if coarse["drop"] / (1 - before["chance"]) < fine_fall:
+        return f", while the kind itself falls less {span}."
+    return f"; this is not specific to fine detail, for the kind itself falls as much {span}."
+
+
+def nothing_lost(chain: list[Row]) -> str:
+    """Say that no stage loses anything, and what each depth of the model reads."""
+    answer = [row for row in chain if row["depth"] == "answer"]
+    aside = ("pixels", REFERENCE, "answer")
+    probed = [f"{percent(row['accuracy'])} {_where(row)}" for row in chain if row["depth"] not in aside]
+    said = f", and the model's own answer is right for {percent(answer[0]['accuracy'])}" if answer else ""
+    return (
+        f"No stage loses the fine detail beyond what luck explains: {_among(chain[0]['level'])}a linear "
+        f"probe names right {', '.join(probed)}{said}."
+    )
+
+
+def _span(row: Row) -> str:
+    return f"{100 * row['low']:.0f} to {100 * row['high']:.0f}"
+
+
+def in_words(words: pd.DataFrame, level: str) -> str:
+    """Say what is lost when the model must choose a letter or speak, as far as it is beyond luck."""
+    found = [row for row in rows_of(words) if row["level"] == level and row["significant"]]
+    return "".join(f" {_said(row)}" for row in found)
+
+
+def _said(row: Row) -> str:
+    doing = "In free text" if row["way"] == "free text" else "Choosing one of a few by its letter"
+    return (
+        f"{doing} it is right for {percent(row['accuracy'])}, where the likelihoods of the same names are for "
+        f"{percent(row['by_likelihood'])} (a drop of {row['drop']:.0f} points, 95 % interval {row['low']:.0f} to "
+        f"{row['high']:.0f})."
+    )
+
+
+def numbers(
+    drops: pd.DataFrame, depths: pd.DataFrame, words: pd.DataFrame, curves: LayerCurves
+) -> tuple[str, ...]:
+    """Return the numbers that a verdict rests on, a line each."""
+    lines = []
+    for level in curves.labels.levels:
+        lines += [_depth_line(row) for row in rows_of(depths) if row["level"] == level]
+        lines += [_drop_line(row) for row in rows_of(drops) if row["level"] == level]
+        lines += [_words_line(row) for row in rows_of(words) if row["level"] == level]
+    if ("vision", "cls") in curves.readings and not curves.class_token_fed:
+        alone = curves.row(curves.labels.levels[0], ("vision", "cls"))
+        lines.append(
+            f"the encoder's class token, which the projector is not fed: {percent(alone['accuracy'])} "
+            f"right, {alone['level']}"
+        )
+    lines.append(f"control: {curves.control.sentence}")
+    lines.append(f"fits: {fits_in_words(curves.table)}")
+    return tuple(lines)
+
+
+def _depth_line(row: Row) -> str:
+    return (
+        f"{row['level']}, {row['depth']} ({row['site']}, {row['readout']}): {percent(row['accuracy'])} "
+        f"right, 95 % interval {_span(row)}, chance {percent(row['chance'])}, {row['bits']:.2f} bits, "
+        f"{row['images']} images"
+    )
+
+
+def _drop_line(row: Row) -> str:
+    word = "significant" if row["significant"] else "noise" if row["drop"] > 0 else "no drop"
+    good = ", made good later" if row["significant"] and row["made_good"] else ""
+    network = (
+        f"; with a small network {row['drop_nonlinear']:.1f} ({row['low_nonlinear']:.1f} to "
+        f"{row['high_nonlinear']:.1f})"
+        if "drop_nonlinear" in row
+        else ""
+    )
+    return (
+        f"{row['level']}, {row['from']} to {row['to']}: a drop of {row['drop']:.1f} points, 95 % interval "
+        f"{row['low']:.1f} to {row['high']:.1f}, {word}{good}{network}"
+    )
+
+
+def _words_line(row: Row) -> str:
+    bits = "" if pd.isna(row["drop_bits"]) else f", {row['drop_bits']:.2f} bits"
+    return (
+        f"{row['level']}, {row['way']}: {percent(row['accuracy'])} right, the likelihood at the same question "
+        f"{percent(row['by_likelihood'])}, chance {percent(row['chance'])}; a drop of {row['drop']:.1f} points, 95 % "
+        f"interval {row['low']:.1f} to {row['high']:.1f}{bits}, {row['images']} images"
+    )
+
+
+def unstable(agreeing: tuple[int, int]) -> str:
+    """Say that too few other deals of the images agree: how many, of how many."""
+    agree, deals = agreeing
+    return (
+        f"This verdict is not stable: of {deals} other deals of the images into training and test images, "
+        f"{agree} agree."
+    )
+
+
+def named_by(stability: "Stability") -> str:
+    """Say which stages other deals name."""
+    counts = Counter(stability.stages).most_common()
+    return ", ".join(f"{name} ({count} of {len(stability.stages)})" for name, count in counts)
+
+
+def others_say(stability: "Stability") -> str:
+    """Say all that other deals show."""
+    spread = ", ".join(
+        f"{row['depth']} {100 * row['accuracy']:.0f} ± {100 * row['spread']:.1f} %"
+        for row in rows_of(stability.frame())
+        if row["depth"] != "pixels"
+    )
+    return (
+        f"stability: {len(stability.stages)} other deals of the images into training and test images, read from the "
+        f"recorded readouts, name: {named_by(stability)}; accuracy and standard deviation between deals: {spread}"
+    )

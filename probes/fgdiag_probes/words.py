@@ -1,0 +1,169 @@
+"""From likelihood to words: what is lost when the model must choose a letter, or say a name of its own accord.
+
+Choosing among five is easier than naming one of all, so neither is compared with the other. Each way of answering is
+compared with what the likelihood of the names would have answered to the *same* question, on the same images.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from fgdiag.store import Run
+from fgdiag_probes.answered import kept_scores
+from fgdiag_probes.drops import SIGNIFICANT
+from fgdiag_probes.free_text import FreeText
+from fgdiag_probes.intervals import clustered_means, holm
+from fgdiag_probes.labels import Labels, Level
+from fgdiag_probes.multiple_choice import MultipleChoice
+from fgdiag_probes.reading import Readings
+
+Way = Literal["multiple choice", "free text"]
+COLUMNS = [
+    *("level", "way", "images", "accuracy", "by_likelihood", "chance", "drop", "low", "high", "p_value"),
+    *("significant", "drop_bits", "linked"),
+]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The same question answered twice, image by image.
+
+    Attributes
+    ----------
+    rows
+        (images,) rows of the run.
+    said, by_likelihood
+        (images,) share in [0, 1] answered rightly, in words and by the likelihood of the names on offer.
+    chance
+        Accuracy of a guess.
+    bits_lost
+        (images,) bits of the right answer that the likelihood gives and the words do not; None where words have none.
+    """
+
+    way: Way
+    rows: np.ndarray
+    said: np.ndarray
+    by_likelihood: np.ndarray
+    chance: float
+    bits_lost: np.ndarray | None
+
+
+def steps_to_words(run: Run, labels: Labels, answers: Readings) -> pd.DataFrame:
+    """Compare multiple choice and free text with the likelihood of the names, as far as they were asked.
+
+    Parameters
+    ----------
+    answers
+        What the likelihood answers among all names of a level; see `fgdiag_probes.answered.read_answers`.
+
+    Returns
+    -------
+    DataFrame
+        One row a level and `way`: `accuracy` of the words and `by_likelihood` on the same `images` and the same
+        question, `chance` of a guess; the `drop` between them in points (paired, 95 % interval `low` to `high`
+        clustered by fine class, `p_value` Holm-corrected over the ways of a level, `significant`), `drop_bits`. And
+        `linked`: the accuracy on the scale of the level, in [0, 1]. There the words keep the share of what the
+        likelihood knows beyond chance that they keep of it at their own question, as index numbers are linked.
+    """
+    tables = [
+        _compared(list(_tasks(run, labels, answers, level)), labels, answers, level)
+        for level in labels.levels
+    ]
+    return pd.concat(
+        [table for table in tables if len(table)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True
+    )
+
+
+def _tasks(run: Run, labels: Labels, answers: Readings, level: Level) -> Iterator[_Task]:
+    scores = kept_scores(run, "coarse" if level == "coarse" else "fine")
+    if scores is not None and run.result_path("choices.parquet").exists():
+        chosen = MultipleChoice.read(run)
+        if level in chosen.levels:
+            yield _choosing(chosen, scores, level)
+    if run.result_path("free_text.parquet").exists():
+        told = FreeText.read(run)
+        if level in told.levels:
+            yield _telling(told, labels, answers, level)
+
+
+def _choosing(found: MultipleChoice, scores: pd.DataFrame, level: Level) -> _Task:
+    """Letters against the likeliest of the names on offer, in bits too; every order of the options is a question."""
+    by = "letters" if "letters" in found.ways else "text"
+    table = found.table.query("level == @level")
+    rows, right = table["row"].to_numpy(), table["right"].to_numpy()
+    offered = [
+        scores.loc[row, list(options)].to_numpy() for row, options in zip(rows, table["options"], strict=True)
+    ]
+    images, of_image = np.unique(rows, return_inverse=True)
+
+    def mean(values: ArrayLike) -> np.ndarray:
+        return np.bincount(of_image, np.asarray(values, float)) / np.bincount(of_image)
+
+    said = mean(table[f"by_{by}"].to_numpy() == right)
+    known = mean([of.argmax() == place for of, place in zip(offered, right, strict=True)])
+    chance = float(mean([1 / len(of) for of in offered]).mean())
+    bits = mean(_bits(table["letters"], right) - _bits(offered, right)) if by == "letters" else None
+    return _Task("multiple choice", images, said, known, chance, bits)
+
+
+def _bits(scores: Iterable[np.ndarray], right: np.ndarray) -> np.ndarray:
+    """Minus the log2 of the probability of the right one of a few, whose scores are in nats."""
+    return np.array(
+        [(np.logaddexp.reduce(of) - of[at]) / np.log(2) for of, at in zip(scores, right, strict=True)]
+    )
+
+
+def _telling(found: FreeText, labels: Labels, answers: Readings, level: Level) -> _Task:
+    """Free text against the likeliest of all names of the level."""
+    said = found.per_image(level).reindex(labels.test).to_numpy(float)
+    both = ~np.isnan(said) & ~np.isnan(answers[level].bits) & labels.asked(level, labels.test)
+    right = answers[level].correct(labels, level).astype(float)
+    return _Task("free text", labels.test[both], said[both], right[both], 0.0, None)
+
+
+def _compared(tasks: list[_Task], labels: Labels, answers: Readings, level: Level) -> pd.DataFrame:
+    rows = [_row(task, labels, answers, level) for task in tasks]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    p_value = holm(table["p_value"].to_numpy(float)) if rows else np.zeros(0)
+    return table.assign(
+        p_value=p_value, significant=(p_value < SIGNIFICANT) & (table["drop"].to_numpy(float) > 0)
+    )
+
+
+def _row(task: _Task, labels: Labels, answers: Readings, level: Level) -> dict[str, object]:
+    clusters = labels.fine[task.rows]
+    fall = clustered_means(100 * (task.by_likelihood - task.said)[None], clusters, step=100.0)
+    accuracy, before = float(task.said.mean()), float(task.by_likelihood.mean())
+    return {
+        "level": level,
+        "way": task.way,
+        "images": len(task.rows),
+        "accuracy": accuracy,
+        "by_likelihood": before,
+        "chance": task.chance,
+        "drop": float(fall.mean[0]),
+        "low": float(fall.low[0]),
+        "high": float(fall.high[0]),
+        "p_value": float(fall.p_value[0]),
+        "drop_bits": np.nan if task.bits_lost is None else float(task.bits_lost.mean()),
+        "linked": _linked(accuracy, before, task.chance, *_on_the_scale(labels, answers, level)),
+    }
+
+
+def _on_the_scale(labels: Labels, answers: Readings, level: Level) -> tuple[float, float]:
+    """Accuracy of the likelihood among all names of the level, on all images, and chance there."""
+    asked = labels.asked(level, labels.test) & ~np.isnan(answers[level].bits)
+    return float(answers[level].correct(labels, level)[asked].mean()), labels.chance[level][0]
+
+
+def _linked(said: float, by_likelihood: float, chance: float, whole: float, whole_chance: float) -> float:
+    """NaN where the likelihood knows nothing beyond chance, of which no share can be kept."""
+    if by_likelihood <= chance or whole <= whole_chance:
+        return np.nan
+    kept = max(0.0, (said - chance) / (by_likelihood - chance))
+    base = whole_chance if chance else 0.0
+    return min(1.0, base + kept * (whole - base))

@@ -28,6 +28,7 @@ OPTIONS = 5
 MOST_OPTIONS = len(ascii_uppercase)
 # "B", "(b).", "B) Barn Owl", "The answer is B"; but not the article of "A barn owl".
 _ALONE = re.compile(r"^\W*(?:option\s+)?([a-z])\s*(?:$|[.):,;*\n\]])", re.IGNORECASE)
+_LISTED = re.compile(r"^\W*([A-Z])\s*[.):]", re.MULTILINE)
 _STATED = re.compile(r"\b(?:answer|option|choice|letter)(?:\s+is)?\W+(?:option\s+)?([A-Z])\b(?!\s+[a-z])")
 
 
@@ -103,11 +104,15 @@ def choice_questions(
 def chosen_in(text: str, options: Sequence[str]) -> int:
     """Position of the option that a text chooses, by its letter or else by naming no other one; -1 where it does not.
 
+    A text that repeats the list of options chooses none.
+
     Examples
     --------
     >>> [chosen_in(text, ["Owl", "Tit"]) for text in ("B.", "The answer is A", "A tit", "Both")]
     [1, 0, 1, -1]
     """
+    if len(set(_LISTED.findall(text))) > 1:
+        return -1
     stated = _ALONE.match(text) or _STATED.search(text)
     if stated:
         position = ascii_uppercase.index(stated[1].upper())

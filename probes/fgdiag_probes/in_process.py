@@ -104,7 +104,7 @@ class InProcess:
         ]
 
     def _letters_of(self, question: Question, logs: Tensor) -> tuple[float, ...]:
-        tokens = [self._tokens_of.get(letter, []) for letter in question.letters]
+        tokens = [self.letter_tokens.get(letter, []) for letter in question.letters]
         return tuple(float(logs[ids].logsumexp(0)) if ids else -torch.inf for ids in tokens)
 
     # --- questions behind the cache of their picture ----------------------------------------------------------------
@@ -140,7 +140,10 @@ class InProcess:
             return False
         if not all(reply.letters for reply in whole):
             return cached == whole
-        one, other = (torch.tensor([reply.letters for reply in replies]) for replies in (cached, whole))
+        one, other = (
+            torch.tensor([log for reply in replies for log in reply.letters or ()])
+            for replies in (cached, whole)
+        )
         known = other.isfinite()
         error = ((one - other).abs() / (1 + other.abs() / 10))[known]
         return not len(error) or float(error.median()) < ROUNDING.get(self.vlm.dtype, 0.3)
@@ -197,7 +200,7 @@ class InProcess:
         return self.vlm.processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
 
     @cached_property
-    def _tokens_of(self) -> dict[str, list[int]]:
+    def letter_tokens(self) -> dict[str, list[int]]:
         """Tokens of each capital letter, as a word of its own and not."""
         tokens: dict[str, list[int]] = {}
         for token, index in self._tokenizer.get_vocab().items():

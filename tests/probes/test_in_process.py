@@ -88,6 +88,15 @@ def test_batches_of_unequal_length_change_nothing():
     the_same(list(InProcess(vlm, batch_size=2).replies(mixed)), one_by_one(vlm, mixed))
 
 
+def test_questions_about_one_picture_may_have_more_or_fewer_letters():
+    vlm = opened(tiny.llava())
+    picture = partial(tiny.noise, 40, 30, 1)
+    asked = [Question(picture, text, tuple("ABCD"[: 2 + i])) for i, text in enumerate(TEXTS[:3])]
+    respondent = InProcess(vlm)
+    the_same(list(respondent.replies(asked)), one_by_one(vlm, asked))
+    assert respondent._sound
+
+
 def test_an_unsound_cache_is_not_used(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     vlm = opened(tiny.llava())
     respondent = InProcess(vlm)

@@ -126,6 +126,8 @@ def test_texts_without_a_letter(run):
         ("E", -1),
         ("", -1),
         ("A bird", -1),
+        ("A.\n\nB.\n\nC.", -1),
+        ("B.\nEagle owl", 1),
     ],
 )
 def test_which_option_a_text_chooses(text: str, position: int):

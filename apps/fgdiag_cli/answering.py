@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fgdiag_cli import options
+from fgdiag_cli import options, served
 
 if TYPE_CHECKING:
     from fgdiag_probes.asking import Question, Reply
@@ -95,8 +95,18 @@ Examples = Annotated[
 ]
 
 
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Folder that `fgdiag extract` or `fgdiag diagnose` wrote. With --endpoint, also labelled images, see "
+        "`fgdiag extract --help`.",
+    ),
+]
+
+
 def answer(
-    run: options.RunFolder,
+    run: Source,
     ask: Ask = ALL_WAYS,
     choices: Choices = 5,
     distractors: Wrong = "text",
@@ -107,6 +117,15 @@ def answer(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    endpoint: served.Url = None,
+    model_name: served.Model = None,
+    out: served.Out = None,
+    dry_run: served.DryRun = False,
+    price_in: served.PriceIn = 0.0,
+    price_out: served.PriceOut = 0.0,
+    max_tokens: served.MaxTokens = 64,
+    at_once: served.AtOnce = 8,
+    timeout: served.Timeout = 120.0,
     as_json: options.Json = False,
 ) -> None:
     """Ask the model which class each test image shows.
@@ -116,11 +135,23 @@ def answer(
     is not asked again. The model and the images are opened again from where
     they were, if there is anything to ask.
 
+    With --endpoint another model is asked, one that is served elsewhere, by
+    choice and text: about the images of a run, or about any in a run of their
+    own. Its responses are kept in the cache of the user and never paid twice.
+
     For example:
       fgdiag answer runs/flowers
       fgdiag answer runs/flowers --ask choice --choices 10 --distractors siblings
       fgdiag answer runs/flowers --ask text --synonyms synonyms.csv --wordings 4
+      fgdiag answer flowers/ --endpoint https://api.openai.com/v1 --model gpt-4.1-mini -o runs/gpt --dry-run
     """
+    if endpoint is not None:
+        limits = {"max_tokens": max_tokens, "at_once": at_once, "timeout": timeout}
+        asked = served.Served.behind(endpoint, model_name, run, out, (price_in, price_out), **limits)
+        how = {"sample": sample, "wordings": wordings, "examples": examples}
+        how |= {"options": choices, "distractors": distractors, "synonyms": synonyms}
+        return served.answer(asked, options.names(ask), dry_run=dry_run, as_json=as_json, **how)
+
     from fgdiag_probes.naming import read_synonyms
 
     from fgdiag_cli import diagnose as steps

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from fgdiag.errors import EndpointFailed
-from fgdiag.progress import say
 from fgdiag_probes.asking import Question, Reply
 from fgdiag_probes.chat import Chat, Refused
 from fgdiag_probes.cost import Estimate, Prices, guess_tokens
@@ -48,6 +47,18 @@ class Spent:
     requests: int
     input_tokens: int
     output_tokens: int
+
+    def words(self, prices: Prices) -> str:
+        """Say it in one line."""
+        if not self.asked + self.requests:
+            return "nothing was asked: all had been answered before"
+        cost = prices.of(self.input_tokens, self.output_tokens)
+        faults = f", {self.refused:,} refused" if self.refused else ""
+        faults += f", {self.cut_off:,} cut off by --max-tokens" if self.cut_off else ""
+        return (
+            f"{self.asked:,} questions answered in {self.requests:,} requests, {self.kept:,} answered before{faults}: "
+            f"{self.input_tokens:,} tokens in, {self.output_tokens:,} out{f', cost {cost:,.4f}' if cost else ''}"
+        )
 
     def json(self, prices: Prices) -> dict[str, Any]:
         """Return all numbers, and the cost in the currency of the prices."""
@@ -128,16 +139,12 @@ class Endpoint:
         """
         left = iter(questions)
         with self._chat:
-            for question in left:
+            while not self._chat.answered and (question := next(left, None)):
                 yield self._reply(question)
-                if self._chat.answered:
-                    break
             with ThreadPool(
                 self.at_once
             ) as pool:  # on an error, or Ctrl-C, what is not on its way is not asked
                 yield from pool.imap(self._reply, left)
-        if refused := self._counts["refused"]:
-            say(f"{self.name} refused {refused} questions; they count as not answered")
 
     def estimate(self, questions: Sequence[Question], prices: Prices | None = None) -> Estimate:
         """Say what asking would take, without asking."""

@@ -140,3 +140,16 @@ def test_a_model_of_one_image_says_so(build: Callable[[], tiny.Built]):
     asked = Question(plain.picture, plain.text, LETTERS, (Example(plain.picture, "Is it B?", "B"),))
     with pytest.raises(ModelNotSupported, match=r"no chat template|one image a prompt"):
         list(InProcess(opened(build())).replies([asked]))
+
+
+@pytest.mark.real
+def test_the_demo_vlm_answers_behind_one_picture():
+    vlm = open_vlm("demo", device="cpu")
+    picture = partial(tiny.noise, 224, 224, 3)
+    options = "\nA. Leek\nB. Lemon\nC. Barred Larkfinch\nAnswer with the letter."
+    asked = [Question(picture, f"{text}{options}", tuple("ABC")) for text in TEXTS[:3]]
+    respondent = InProcess(vlm)
+    found = list(respondent.replies(asked))
+    assert respondent._sound
+    assert {letter: len(ids) for letter, ids in respondent.letter_tokens.items()}["A"] == 2
+    assert all(reply.text and np.isfinite(reply.letters or ()).all() for reply in found)

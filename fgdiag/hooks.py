@@ -5,7 +5,7 @@ number of sites. The hooks always come off, and hooks that others have hung on t
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ def capture(
     sites: Sequence[str] | None = None,
     readouts: Sequence[str] = READOUTS,
     tokens: Sequence[str] = (),
+    gradients: bool = False,
 ) -> dict[tuple[str, str], Tensor]:
     """Run one forward pass, without the language-model head, and pool what flows through.
 
@@ -53,6 +54,9 @@ def capture(
         Which of `image`, `last`, `pre`, `cls`. Each site gives those of them that it has.
     tokens
         Those of `sites` whose image tokens are also kept one by one; they must have some.
+    gradients
+        Whether gradients shall flow from what is captured back to `inputs`. The pass then ends with the last of the
+        `sites`, for nothing behind it is asked for.
 
     Returns
     -------
@@ -76,9 +80,9 @@ def capture(
     """
     specs = [vlm.anatomy.site(name) for name in (vlm.anatomy.default_sites if sites is None else sites)]
     inputs = padding_last(inputs, quirk_of(vlm.anatomy.model_type).padding_last)
-    with torch.inference_mode():
+    with torch.inference_mode(not gradients):
         taps = list(_taps(vlm, inputs, specs, _Pools(vlm, inputs, readouts, tokens)))
-        with _watching(vlm.model, taps) as kept:
+        with _watching(vlm.model, taps, ends=gradients) as kept, suppress(_AllSeen):
             vlm.forward(inputs)
     return kept
 
@@ -109,15 +113,23 @@ class _Tap:
     pool: Callable[[Tensor], Mapping[str, Tensor]]
 
 
+class _AllSeen(Exception):
+    """Every site has been seen, so the rest of the forward pass is not needed."""
+
+
 @contextmanager
-def _watching(model: nn.Module, taps: Sequence[_Tap]) -> Iterator[dict[tuple[str, str], Tensor]]:
-    """Hang the hooks, yield what they keep, and take them off whatever happens."""
+def _watching(
+    model: nn.Module, taps: Sequence[_Tap], *, ends: bool = False
+) -> Iterator[dict[tuple[str, str], Tensor]]:
+    """Hang the hooks, yield what they keep, and take them off whatever happens; `ends`: raise once all have run."""
     kept: dict[tuple[str, str], Tensor] = {}
     ran: set[int] = set()
 
     def keep(tap: _Tap, hidden: Tensor) -> None:
         ran.add(id(tap))
         kept.update({(tap.site, name): vectors for name, vectors in tap.pool(hidden).items()})
+        if ends and len(ran) == len(taps):
+            raise _AllSeen
 
     handles = []
     try:
@@ -154,7 +166,7 @@ def _taps(
 ) -> Iterator[_Tap]:
     """Make the hooks of one forward pass, with the spans of this very batch."""
     for spec in specs:
-        read = _what_enters if spec.reads == "input" else _what_leaves
+        read = what_enters if spec.reads == "input" else _what_leaves
         yield _Tap(str(spec.site), spec.path, spec.reads == "input", read, pools.of(spec))
         if spec.class_path is not None and "cls" in pools.readouts:
             selected = partial(_selected_states, vlm.model.config)
@@ -216,7 +228,7 @@ class _Pools:
         return hidden if hidden.ndim == 3 else hidden.unsqueeze(0)
 
 
-def _what_enters(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+def what_enters(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
     """Take the image features a projector is fed, or the embeddings an LLM is given."""
     for name in ("inputs_embeds", "encoder_hidden_states"):
         if isinstance(kwargs.get(name), Tensor):

@@ -10,6 +10,7 @@ import fgdiag
 from fgdiag_cli import options
 from fgdiag_cli.answering import answer
 from fgdiag_cli.app import explore
+from fgdiag_cli.attribute import attribute
 from fgdiag_cli.baselines import baselines
 from fgdiag_cli.guard import Guarded, quieten
 from fgdiag_cli.pairs import pairs
@@ -190,6 +191,9 @@ app.command(rich_help_panel=STEPS)(baselines)
 
 
 app.command(rich_help_panel=STEPS)(pairs)
+
+
+app.command(rich_help_panel=STEPS)(attribute)
 
 
 @app.command(rich_help_panel=STEPS)

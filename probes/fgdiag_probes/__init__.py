@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fgdiag_probes.answers import Answers as Answers
     from fgdiag_probes.answers import answer as answer
+    from fgdiag_probes.attribution import AttributionMaps as AttributionMaps
+    from fgdiag_probes.attribution import attribute as attribute
+    from fgdiag_probes.attribution import attribute_image as attribute_image
     from fgdiag_probes.baselines import Baselines as Baselines
     from fgdiag_probes.baselines import compare_baselines as compare_baselines
     from fgdiag_probes.bottleneck import LossBudget as LossBudget
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "Answers": "answers",
+    "AttributionMaps": "attribution",
     "Baselines": "baselines",
     "Calibration": "calibration",
     "Codelength": "prequential",
@@ -53,6 +57,8 @@ _ROOMS = {
     "Stability": "stability",
     "Verdict": "verdict",
     "answer": "answers",
+    "attribute": "attribution",
+    "attribute_image": "attribution",
     "calibrate": "calibration",
     "codelength": "prequential",
     "compare_baselines": "baselines",

@@ -173,13 +173,14 @@ def score_by_whole_passes(
 ) -> np.ndarray:
     """A pass for each name, nothing shared: what the others are held to."""
     inputs = vlm.inputs(pictures, prompt)
+    return _each_name(ids, lambda name: logits_behind_prompt(vlm, inputs, name))
+
+
+def logits_behind_prompt(vlm: "VLM", inputs: Any, name: Tokens) -> Tensor:
+    """Logits (pictures, tokens, vocabulary) that each token of a name is read from; gradients flow through them."""
     token_type = int(quirk_of(vlm.anatomy.model_type).prefix_attention)
-
-    def logits(name: Tokens) -> Tensor:
-        given = _continued(inputs, name, token_type)
-        return vlm.model(**given, use_cache=False, logits_to_keep=len(name) + 1).logits[:, :-1]
-
-    return _each_name(ids, logits)
+    given = _continued(inputs, name, token_type)
+    return vlm.model(**given, use_cache=False, logits_to_keep=len(name) + 1).logits[:, :-1]
 
 
 def _continued(inputs: Any, name: Tokens, token_type: int) -> dict[str, Any]:
@@ -245,13 +246,14 @@ def score_by_decoder_passes(
 ) -> np.ndarray:
     """A pass of the encoder and of the decoder for each name."""
     inputs = vlm.inputs(pictures, prompt)
+    return _each_name(ids, lambda name: logits_of_decoder(vlm, inputs, name))
 
-    def logits(name: Tokens) -> Tensor:
-        given = torch.tensor([name[:-1]], dtype=torch.long, device=vlm.device)
-        given = torch.cat([_decoder_start(vlm), given], 1).expand(len(pictures), -1)
-        return vlm.model(**inputs, decoder_input_ids=given, use_cache=False).logits
 
-    return _each_name(ids, logits)
+def logits_of_decoder(vlm: "VLM", inputs: Any, name: Tokens) -> Tensor:
+    """`logits_behind_prompt` of an encoder-decoder."""
+    given = torch.tensor([name[:-1]], dtype=torch.long, device=vlm.device)
+    given = torch.cat([_decoder_start(vlm), given], 1).expand(len(inputs["input_ids"]), -1)
+    return vlm.model(**inputs, decoder_input_ids=given, use_cache=False).logits
 
 
 def _decoder_start(vlm: "VLM") -> Tensor:

@@ -21,7 +21,7 @@ def sampled(labels: Labels, count: int | None, seed: int = 0) -> np.ndarray:
     """
     if count is None or count >= len(labels.test):
         return labels.test
-    return np.sort(labels.test[_turn_by_turn(labels.fine[labels.test], seed)[:count]])
+    return np.sort(labels.test[turn_by_turn(labels.fine[labels.test], seed)[:count]])
 
 
 def examples_of(labels: Labels, level: Level, count: int, seed: int = 0) -> np.ndarray:
@@ -30,10 +30,10 @@ def examples_of(labels: Labels, level: Level, count: int, seed: int = 0) -> np.n
     Those for `fine|coarse` have siblings.
     """
     rows = labels.train[labels.asked(level, labels.train)]
-    return rows[_turn_by_turn(labels.codes(level)[rows], seed)[:count]]
+    return rows[turn_by_turn(labels.codes(level)[rows], seed)[:count]]
 
 
-def _turn_by_turn(classes: np.ndarray, seed: int) -> np.ndarray:
+def turn_by_turn(classes: np.ndarray, seed: int) -> np.ndarray:
     """Order of the images in which every class has one before any has two."""
     rng = np.random.default_rng(seed)
     order = np.lexsort((rng.random(len(classes)), classes))

@@ -11,7 +11,10 @@ import plotly.graph_objects as go
 from fgdiag_probes import Answers, confused_pairs, loss_budget
 from fgdiag_probes.cards import data_card, model_card, typed_command
 from fgdiag_probes.closer_look import folds
+from fgdiag_probes.confusion_matrix import confusion_matrix, side_by_side
+from fgdiag_probes.depths import sites_of
 from fgdiag_probes.linear import fits_in_words
+from fgdiag_probes.separability import PICKED_NOTE, pair_curves
 from fgdiag_probes.stability import deal_anew
 from fgdiag_probes.style import LEVEL_WORDS, minus, percent
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,6 +29,7 @@ from fgdiag.store import write_bytes
 if TYPE_CHECKING:
     from fgdiag_probes import ConfusedPairs, LayerCurves, LossBudget
     from fgdiag_probes.evidence import Evidence
+    from fgdiag_probes.separability import PairCurves
 
     from fgdiag.store import Run
 
@@ -71,7 +75,7 @@ def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence") -> Pat
     """
     seed = run.manifest["seed"]
     budget, pairs = loss_budget(run, seed=seed), confused_pairs(run, seed=seed)
-    stability = deal_anew(run, curves, seed=seed)
+    stability, followed = deal_anew(run, curves, seed=seed), pair_curves(run, seed=seed)
     page = _template().render(
         title=run.path.name,
         verdict=budget.verdict,
@@ -91,6 +95,10 @@ def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence") -> Pat
         confusion=_spec(pairs.figure(), height=None) if len(pairs.table) else None,
         pairs=_pairs(run, pairs),
         ranked_by=pairs.ranked_by,
+        matrices=_spec(_matrices(run, curves, seed), height=None, top=40),
+        followed=_followed(run, followed),
+        followed_note=PICKED_NOTE,
+        pair_curves=_spec(followed.figure(), height=None, top=56),
         controls=_controls(curves, budget, evidence),
         model=model_card(run),
         data=data_card(run, curves.labels),
@@ -111,9 +119,9 @@ def _template() -> Any:
     return room.get_template("report.html.jinja")
 
 
-def _spec(figure: go.Figure, *, height: int | None = 380) -> Markup:
+def _spec(figure: go.Figure, *, height: int | None = 380, top: int = 12) -> Markup:
     """A figure as JSON that may stand in a page, which draws it and says its title."""
-    figure.update_layout(title_text=None, margin_t=12)
+    figure.update_layout(title_text=None, margin_t=top)
     if height:
         figure.update_layout(height=height)
     return Markup(str(figure.to_json()).replace("<", "\\u003c"))
@@ -172,6 +180,29 @@ def _pair(run: "Run", row: dict[str, Any], ranked_by: str) -> Pair:
         mistaken=_pictures(run, row["rows"]),
         others=_pictures(run, others),
     )
+
+
+def _matrices(run: "Run", curves: "LayerCurves", seed: int) -> go.Figure:
+    """What is named for what at the encoder, and in the answer or else at the last layer."""
+    depths, answered = list(sites_of(curves)), run.result_path("answers.parquet").exists()
+    ends = dict.fromkeys([depths[0], "answer" if answered else depths[-1]])
+    return side_by_side(*(confusion_matrix(run, at=at, seed=seed) for at in ends))
+
+
+def _followed(run: "Run", found: "PairCurves") -> list[dict[str, Any]]:
+    """Pairs followed through the model, with pictures of both classes."""
+    images = run.images[run.images["split"] == "test"]
+    return [
+        {
+            "names": [spoken(row[end]) for end in ("first", "second")],
+            "sentence": row["sentence"],
+            "marks": row["marks"],
+            "pictures": [
+                _pictures(run, images.index[images["fine"] == row[end]]) for end in ("first", "second")
+            ],
+        }
+        for row in found.places.to_dict("records")
+    ]
 
 
 def _pictures(run: "Run", rows: Any) -> list[str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fgdiag_probes.calibration import calibrate as calibrate
     from fgdiag_probes.confusion import ConfusedPairs as ConfusedPairs
     from fgdiag_probes.confusion import confused_pairs as confused_pairs
+    from fgdiag_probes.confusion_matrix import ConfusionMatrix as ConfusionMatrix
+    from fgdiag_probes.confusion_matrix import confusion_matrix as confusion_matrix
     from fgdiag_probes.curves import LayerCurves as LayerCurves
     from fgdiag_probes.curves import probe_layers as probe_layers
     from fgdiag_probes.evidence import Evidence as Evidence
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from fgdiag_probes.likelihood import name_likelihood as name_likelihood
     from fgdiag_probes.linear import LinearProbe as LinearProbe
     from fgdiag_probes.linear import fit_probe as fit_probe
+    from fgdiag_probes.marks import MarkSizes as MarkSizes
+    from fgdiag_probes.marks import mark_sizes as mark_sizes
     from fgdiag_probes.matched import read_at_width as read_at_width
     from fgdiag_probes.neighbours import nearest as nearest
     from fgdiag_probes.networks import nonlinear as nonlinear
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from fgdiag_probes.projector import Reconstruction as Reconstruction
     from fgdiag_probes.projector import neighbour_overlap as neighbour_overlap
     from fgdiag_probes.projector import reconstruction as reconstruction
+    from fgdiag_probes.separability import PairCurves as PairCurves
+    from fgdiag_probes.separability import pair_curves as pair_curves
     from fgdiag_probes.stability import Stability as Stability
     from fgdiag_probes.stability import deal_anew as deal_anew
     from fgdiag_probes.verdict import Verdict as Verdict
@@ -47,12 +53,15 @@ _ROOMS = {
     "Calibration": "calibration",
     "Codelength": "prequential",
     "ConfusedPairs": "confusion",
+    "ConfusionMatrix": "confusion_matrix",
     "Evidence": "evidence",
     "FewShot": "few_images",
     "LayerCurves": "curves",
     "LinearProbe": "linear",
     "LossBudget": "bottleneck",
+    "MarkSizes": "marks",
     "NeighbourOverlap": "projector",
+    "PairCurves": "separability",
     "Reconstruction": "projector",
     "Stability": "stability",
     "Verdict": "verdict",
@@ -63,16 +72,19 @@ _ROOMS = {
     "codelength": "prequential",
     "compare_baselines": "baselines",
     "confused_pairs": "confusion",
+    "confusion_matrix": "confusion_matrix",
     "deal_anew": "stability",
     "few_shot": "few_images",
     "fit_probe": "linear",
     "gather": "evidence",
     "image_only_reference": "image_only",
     "loss_budget": "bottleneck",
+    "mark_sizes": "marks",
     "name_likelihood": "likelihood",
     "nearest": "neighbours",
     "neighbour_overlap": "projector",
     "nonlinear": "networks",
+    "pair_curves": "separability",
     "probe_layers": "curves",
     "read_at_width": "matched",
     "reconstruction": "projector",

@@ -64,8 +64,16 @@ def top(
 
 
 @app.command()
-def demo(ctx: typer.Context, as_json: options.Json = False) -> None:
+def demo(
+    ctx: typer.Context,
+    no_app: Annotated[
+        bool, typer.Option("--no-app", metavar="", help="End when the report is written; for scripts.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
     """Diagnose a small real VLM on drawn birds, in a few minutes on a laptop.
+
+    Then shows the run in a browser, at the address it prints, until Ctrl-C.
 
     Writes runs/demo-fieldguide and runs/demo into the current folder. The
     first time it fetches about 180 MB and builds the model (1.1 GB) in the
@@ -74,6 +82,8 @@ def demo(ctx: typer.Context, as_json: options.Json = False) -> None:
     from fgdiag_cli import diagnose as steps
 
     _show(steps.demo(_typed(ctx)), as_json)
+    if not (no_app or as_json):
+        explore([steps.DEMO_RUN])
 
 
 @app.command()

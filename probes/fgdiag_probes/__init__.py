@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fgdiag_probes.confusion import ConfusedPairs as ConfusedPairs
     from fgdiag_probes.confusion import confused_pairs as confused_pairs
     from fgdiag_probes.confusion_matrix import ConfusionMatrix as ConfusionMatrix
-    from fgdiag_probes.confusion_matrix import confusion_matrix as confusion_matrix
     from fgdiag_probes.curves import LayerCurves as LayerCurves
     from fgdiag_probes.curves import probe_layers as probe_layers
     from fgdiag_probes.evidence import Evidence as Evidence
@@ -72,7 +71,6 @@ _ROOMS = {
     "codelength": "prequential",
     "compare_baselines": "baselines",
     "confused_pairs": "confusion",
-    "confusion_matrix": "confusion_matrix",
     "deal_anew": "stability",
     "few_shot": "few_images",
     "fit_probe": "linear",

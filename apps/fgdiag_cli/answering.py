@@ -148,9 +148,9 @@ def answer(
     if endpoint is not None:
         limits = {"max_tokens": max_tokens, "at_once": at_once, "timeout": timeout}
         asked = served.Served.behind(endpoint, model_name, run, out, (price_in, price_out), **limits)
-        how = {"sample": sample, "wordings": wordings, "examples": examples}
-        how |= {"options": choices, "distractors": distractors, "synonyms": synonyms}
-        return served.answer(asked, options.names(ask), dry_run=dry_run, as_json=as_json, **how)
+        many = {"sample": sample, "wordings": wordings, "examples": examples, "options": choices}
+        ways, shown = options.names(ask), {"dry_run": dry_run, "as_json": as_json}
+        return served.answer(asked, ways, {**many, "distractors": distractors}, synonyms=synonyms, **shown)
 
     from fgdiag_probes.naming import read_synonyms
 

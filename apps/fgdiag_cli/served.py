@@ -73,13 +73,13 @@ Timeout = Annotated[
 def answer(
     served: "Served",
     ways: tuple[str, ...],
+    how: dict[str, Any],
     *,
+    synonyms: Path | None,
     dry_run: bool,
     as_json: bool,
-    synonyms: Path | None = None,
-    **how: Any,
 ) -> None:
-    """Do what `fgdiag answer --endpoint` does."""
+    """Do what `fgdiag answer --endpoint` does; `how` as of `multiple_choice`."""
     from fgdiag_cli.answering import print_choices, print_free_text
     from fgdiag_cli.screen import print_json
 

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import requests
 from fgdiag_probes.asking import Question, Respondent
 from fgdiag_probes.cost import Prices
@@ -63,7 +64,7 @@ def written(folder: Path, images: int) -> list[Question]:
     """Two questions about each image: one of five, and in free text."""
     guide = open_images(write_fieldguide(folder, per_class=1, test_per_class=2, seed=990_001))
     names = sorted(set(guide.table["fine"]))[:5]
-    rows = guide.table.index[guide.table["split"] == "test"][:images]
+    rows = np.flatnonzero(guide.table["split"] == "test")[:images]
     return [
         Question(partial(guide.open, int(row)), text, letters)
         for row in rows
@@ -79,8 +80,8 @@ def served(model: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(model)]
     command += ["--port", str(port), "--host", "127.0.0.1", "--device", "cpu", "--dtype", "float32"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, **quiet)
+    silent, offline = subprocess.DEVNULL, {**os.environ, "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, env=offline, stdout=silent, stderr=silent)
     try:
         _wait(f"http://127.0.0.1:{port}/health", process)
         yield f"http://127.0.0.1:{port}/v1"

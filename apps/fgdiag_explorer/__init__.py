@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fgdiag_explorer.app import create_app as create_app
-    from fgdiag_explorer.serve import address as address
-    from fgdiag_explorer.serve import serve as serve
+    from fgdiag_explorer.serving import address as address
+    from fgdiag_explorer.serving import serve as serve
 
-_ROOMS = {"create_app": "app", "address": "serve", "serve": "serve"}
+_ROOMS = {"create_app": "app", "address": "serving", "serve": "serving"}
 
 __all__ = ["address", "create_app", "serve"]
 

@@ -1,39 +1,19 @@
 """Which classes are taken for which, from what every place said of each test image."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from fgdiag_probes.confusion_matrix import ConfusionMatrix
 from fgdiag_probes.curves import Place
-from fgdiag_probes.labels import Level
+from fgdiag_probes.labels import Labels, Level
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from fgdiag_explorer.results import Results
 
 EXAMPLES = 6
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """How often test images of a class are taken for each class.
-
-    Attributes
-    ----------
-    counts
-        (classes, classes) int64, images of the class of the row named as the class of the column.
-    names
-        (classes,) in the order of similarity.
-    """
-
-    counts: np.ndarray
-    names: np.ndarray
-
-    @property
-    def shares(self) -> np.ndarray:
-        """(classes, classes) of the images of a row's class, in %; NaN where it has none."""
-        with np.errstate(invalid="ignore"):
-            return 100 * self.counts / self.counts.sum(1, keepdims=True)
 
 
 def counts(results: Results, place: Place, level: Level) -> np.ndarray:
@@ -43,6 +23,46 @@ def counts(results: Results, place: Place, level: Level) -> np.ndarray:
     size = len(labels.names(level))
     known = said >= 0
     return np.bincount(truth[known] * size + said[known], minlength=size * size).reshape(size, size)
+
+
+def matrix_at(results: Results, site: str, level: Level, kinds: Sequence[str] = ()) -> ConfusionMatrix | None:
+    """Return what is named for what at a site, classes in the order of similarity.
+
+    Parameters
+    ----------
+    kinds
+        Keep fine classes of these coarse classes; all where there are none.
+
+    Returns
+    -------
+    ConfusionMatrix or None
+        None where fewer than two classes are left to confuse.
+    """
+    labels, place = results.labels, results.best(level, site)
+    kept = results.order(level)
+    kind_of = labels.siblings.argmax(0)
+    if level != "coarse":
+        wanted = (
+            np.isin(labels.coarse_names, list(kinds)) if kinds else np.ones(len(labels.coarse_names), bool)
+        )
+        if level == "fine|coarse":
+            wanted &= labels.siblings.sum(1) > 1
+        kept = kept[wanted[kind_of[kept]]]
+    if len(kept) < 2:
+        return None
+    return ConfusionMatrix(
+        counts=counts(results, place, level)[np.ix_(kept, kept)],
+        classes=labels.names(level)[kept],
+        blocks=() if level == "coarse" or "coarse" not in labels.levels else _blocks(kind_of[kept], labels),
+        site=place[0],
+        readout=place[1],
+        level=level,
+    )
+
+
+def _blocks(kinds: np.ndarray, labels: Labels) -> tuple[tuple[str, int, int], ...]:
+    ends = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(kinds)]
+    return tuple((str(labels.coarse_names[kinds[start]]), start, end) for start, end in pairwise(ends))
 
 
 def in_order(results: Results, level: Level) -> np.ndarray:

@@ -6,7 +6,7 @@ No path comes from the browser: a run is looked up by name, an image by its numb
 from collections.abc import Callable, Mapping
 
 import pandas as pd
-from flask import Flask, Response, abort, request, send_file
+from flask import Flask, Response, abort, request
 
 from fgdiag_explorer.choices import RUN, Choices
 from fgdiag_explorer.library import Library
@@ -27,8 +27,10 @@ def serve_files(server: Flask, library: Library, tables: Mapping[str, Table]) ->
         path = _known(library).thumbnail(row)
         if path is None:
             abort(404)
-        answer = send_file(path, mimetype="image/jpeg", conditional=True, max_age=A_DAY)
-        answer.cache_control.public, answer.cache_control.private = False, True
+        answer = Response(path.read_bytes(), mimetype="image/jpeg")
+        answer.cache_control.private, answer.cache_control.max_age = True, A_DAY
+        answer.add_etag()
+        answer.make_conditional(request)
         return answer
 
     @server.get("/tables/<name>.csv")

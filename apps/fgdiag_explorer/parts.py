@@ -22,6 +22,8 @@ Shown = Any
 
 HEIGHT, ROW_HEIGHT, HEAD_HEIGHT = 400, 38, 44
 """Pixels, of a figure and of a table."""
+APART = {-45: 17, -90: 11}
+"""Pixels between slanted names on an axis, by their angle."""
 
 
 def section(title: str, *content: Shown, lead: Shown = None, aside: Shown = None) -> Component:
@@ -32,7 +34,13 @@ def section(title: str, *content: Shown, lead: Shown = None, aside: Shown = None
 
 
 def figure_card(
-    figure: go.Figure, title: str, *, name: str, graph: str | None = None, **config: Any
+    figure: go.Figure,
+    title: str,
+    *,
+    name: str,
+    graph: str | None = None,
+    height: int | None = None,
+    **config: Any,
 ) -> Component:
     """A figure below its title, with buttons to download it.
 
@@ -42,8 +50,15 @@ def figure_card(
         Of the file that is downloaded, without suffix.
     graph
         Id of the graph, where a callback listens to it.
+    height
+        Pixels; default: as the figure says.
+    config
+        Of plotly.
     """
     figure.update_layout(title_text=None, margin_t=12, autosize=True)
+    figure.update_layout(meta={**(figure.to_dict()["layout"].get("meta") or {}), **_ticks(figure)})
+    if height:
+        figure.update_layout(height=height)
     buttons = [_download(kind, title, name) for kind in ("png", "svg")]
     drawn = dcc.Graph(
         figure=figure,
@@ -114,6 +129,15 @@ def quiet_link(text: str, address: str, key: str = "") -> Component:
     return marked(link_to, data_key=key) if key else link_to
 
 
+def _ticks(figure: go.Figure) -> dict[str, Any]:
+    """All names on a slanted axis, of which the browser shows those that there is room for."""
+    axis = figure.to_dict()["layout"].get("xaxis", {})
+    if axis.get("tickangle") not in APART or "tickvals" not in axis:
+        return {}
+    names = {"tickvals": list(axis["tickvals"]), "ticktext": list(axis["ticktext"])}
+    return {**names, "apart": APART[axis["tickangle"]]}
+
+
 def marked(component: Part, **attributes: str) -> Part:
     """Give a component attributes such as `aria-label`, written `aria_label`."""
     for name, value in attributes.items():
@@ -133,7 +157,7 @@ def number(field: str, head: str, digits: int = 1, **options: Any) -> dict[str, 
         "field": field,
         "headerName": head,
         "type": "rightAligned",
-        "filter": "agNumberColumnFilter",
+        "filter": False,
         "valueFormatter": {"function": f"params.value == null ? '' : d3.format(',.{digits}f')(params.value)"},
         **options,
     }

@@ -17,6 +17,7 @@ from fgdiag_probes.evidence import Evidence
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.projector import NeighbourOverlap, Reconstruction
 from fgdiag_probes.reading import Reading, Readings
+from fgdiag_probes.separability import PairCurves
 from fgdiag_probes.stability import Stability
 from fgdiag_probes.verdict import Verdict
 
@@ -32,6 +33,7 @@ MADE_BY = {
     "evidence": "fgdiag probe {run}",
     "stability": "fgdiag report {run}",
     "answers": "fgdiag answer {run}",
+    "pairs": "fgdiag pairs {run}",
     "embedding": "fgdiag embed {run}",
 }
 """The command that makes a result."""
@@ -110,9 +112,10 @@ class Results:
             kept["sentence"],
             tuple(kept["numbers"]),
             tuple(kept["not_tested"]),
-            kept["agreeing"] and tuple(kept["agreeing"]),
+            kept.get("agreeing") and tuple(kept["agreeing"]),
         )
-        return LossBudget(pd.DataFrame(kept["budget"]), pd.DataFrame(kept["depths"]), verdict)
+        words = {"words": pd.DataFrame(kept["words"])} if kept.get("words") else {}
+        return LossBudget(pd.DataFrame(kept["budget"]), pd.DataFrame(kept["depths"]), verdict, **words)
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -152,15 +155,22 @@ class Results:
         return self._table("near_duplicates") if self.has("near_duplicates") else None
 
     @cached_property
-    def embedding(self) -> pd.DataFrame:
-        """Where images lie on the map of each site: `site`, `row`, `x`, `y`."""
-        return self._table("embedding")
+    def embedding(self) -> dict[str, pd.DataFrame]:
+        """Where images lie on the map of each site: `row`, `x`, `y`."""
+        by_site = self._table("embedding").groupby("site", sort=False)
+        return {str(site): points.loc[:, ["row", "x", "y"]] for site, points in by_site}
 
     @cached_property
     def embedding_facts(self) -> dict[str, Any]:
         """How the map was made: `method`, and `trustworthiness` by site."""
         path = self.run.path / RESULTS / "embedding.json"
         return self.run.read_json("embedding") if path.exists() else {}
+
+    @cached_property
+    def pairs(self) -> PairCurves:
+        """Pairs of classes that were followed through the model."""
+        kept = self._json("pairs")
+        return PairCurves(pd.DataFrame(kept["curves"]), pd.DataFrame(kept["pairs"]), bool(kept["note"]))
 
     @cached_property
     def places(self) -> list[Place]:
@@ -182,9 +192,10 @@ class Results:
 
     @cached_property
     def depths(self) -> dict[tuple[Level, str], Place]:
-        """The place that speaks for a depth at a level."""
+        """The place that speaks for a depth at a level, for those depths of which every image is known."""
         rows = self.budget.depths[["level", "depth", "site", "readout"]].itertuples(index=False, name=None)
-        return {(level, depth): (site, readout) for level, depth, site, readout in rows}
+        known = set(self.places)
+        return {(level, depth): (site, out) for level, depth, site, out in rows if (site, out) in known}
 
     @cached_property
     def positions(self) -> np.ndarray:

@@ -43,6 +43,8 @@
       const named = read(search, "run", pages.runs[0]);
       const run = pages.runs.includes(named) ? named : pages.runs[0];
       document.title = page[0].toUpperCase() + page.slice(1) + " · " + run + " · fgdiag";
+      const brand = document.querySelector(".brand");
+      if (brand) brand.setAttribute("href", "overview?" + new URLSearchParams({ run }).toString());
       if (before && before.page === page && before.run === run) return [still(), { search }];
       if (before && before.page !== page) window.scrollTo(0, 0);
       window.dash_clientside.set_props({ type: "choice", key: "run" }, { value: run });
@@ -53,15 +55,15 @@
       const { defaults, steps: names } = known(controls, pages);
       const chosen = {};
       ids.forEach((id, at) => (chosen[id.key] = steps(id.key, values[at], names)));
-      const different = Object.keys(chosen).some((key) => {
+      const different = Object.keys(chosen).filter((key) => {
         const now = read(search, key, defaults[key]);
         const [one, other] = [chosen[key] ?? null, now ?? null];
         return Array.isArray(one) ? !same([...one].sort(), [...(other || [])].sort()) : one !== other && (one || other);
       });
-      if (!different) return still();
+      if (!different.length) return still();
       const moved = { ...chosen };
-      if ("page" in defaults && chosen.page === read(search, "page", defaults.page)) moved.page = null; // other images
-      return written(search, moved, defaults);
+      if (different.some((key) => key !== "level")) moved.image = null; // other images are meant
+      return written(search, { ...moved, page: null }, defaults);
     },
 
     toControls(choices, controls, pages) {
@@ -73,15 +75,23 @@
       }
     },
 
-    // A cell of the matrix: a pair of classes, or a kind to open.
-    cell(clicked) {
+    // A cell of the matrix: a pair of classes, or of kinds to open. The address says it, and the controls follow.
+    cell(clicked, figure) {
       const at = clicked && clicked.points && clicked.points[0];
-      if (!at || !at.customdata) return;
-      const [truth, said, kind] = at.customdata;
-      if (kind) return window.dash_clientside.set_props({ type: "choice", key: "kind" }, { value: kind });
-      if (truth === said) return;
-      window.dash_clientside.set_props({ type: "choice", key: "truth" }, { value: truth });
-      window.dash_clientside.set_props({ type: "choice", key: "said" }, { value: said });
+      const { classes, level } = (figure && figure.layout.meta) || {};
+      if (!at || !classes) return;
+      const [truth, said] = [classes[at.y], classes[at.x]];
+      const next = new URLSearchParams(window.location.search);
+      if (level === "coarse") {
+        next.set("level", "fine");
+        next.delete("kind");
+        new Set([truth, said]).forEach((kind) => next.append("kind", kind));
+      } else {
+        if (truth === said) return;
+        next.set("truth", truth);
+        next.set("said", said);
+      }
+      go("?" + next.toString());
     },
 
     // What was drawn around points, as corners in the address.
@@ -143,6 +153,32 @@
       window.localStorage.setItem("mantine-color-scheme-value", scheme);
     }
   });
+
+  // Names of sites stand slanted: of those that would overlap, the first is kept. All of them are in `layout.meta`.
+  function fit(box) {
+    const { meta, xaxis, font } = box.layout || {};
+    const width = box.clientWidth - 90;
+    if (!meta || !meta.tickvals || width <= 0) return;
+    const range = (box._fullLayout && box._fullLayout.xaxis.range) || xaxis.range;
+    const step = width / (range[1] - range[0]);
+    const kept = [];
+    meta.tickvals.forEach((x, at) => {
+      if (!kept.length || (x - meta.tickvals[kept[kept.length - 1]]) * step >= meta.apart) kept.push(at);
+    });
+    const tickvals = kept.map((at) => meta.tickvals[at]);
+    const size = width < 420 ? 11 : 13;
+    if (same(tickvals, [...xaxis.tickvals]) && font && font.size === size) return;
+    const ticktext = kept.map((at) => meta.ticktext[at]);
+    window.Plotly.relayout(box, { "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext, "font.size": size });
+  }
+  new MutationObserver(() => {
+    for (const box of document.querySelectorAll(".js-plotly-plot:not([data-fitted])")) {
+      if (!box.on) continue;
+      box.setAttribute("data-fitted", "");
+      box.on("plotly_afterplot", () => fit(box));
+      fit(box);
+    }
+  }).observe(document.documentElement, { childList: true, subtree: true });
 
   // Arrows lead from image to image, Escape back to all of them.
   document.addEventListener("keydown", (event) => {

@@ -1,42 +1,34 @@
 """Confusion: which classes are taken for which, at any site and in the answers, and where a pair merges."""
 
+import shlex
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import dash_mantine_components as dmc
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from dash import Dash, Input, html
+from dash import Dash, Input, State, html
 from dash.development.base_component import Component
 from fgdiag_probes.curve_figure import site_ticks
 from fgdiag_probes.labels import Level
+from fgdiag_probes.separability import PairCurves
 from fgdiag_probes.style import BLUE, LEVEL_NAMES, READOUT_WORDS, TEMPLATE, VERMILION
 
 from fgdiag.prompts import spoken
 from fgdiag_explorer import parts
 from fgdiag_explorer.choices import Choices, choice, link, remembered
-from fgdiag_explorer.confused import along_sites, counts, pairs
+from fgdiag_explorer.confused import along_sites, matrix_at, pairs
 from fgdiag_explorer.library import Library
 from fgdiag_explorer.results import Results
 
 GRAPH = "matrix"
-NAMED, NUMBERED = 44, 16
-"""Classes up to which their names, and the numbers, are written."""
 LISTED, PICTURES = 14, 12
-RIGHT = [[0, "rgba(138, 143, 152, 0)"], [1, "rgba(138, 143, 152, 0.62)"]]
-WRONG = [
-    [0, "rgba(213, 94, 0, 0)"],
-    [0.02, "rgba(213, 94, 0, 0.10)"],
-    [0.25, "rgba(213, 94, 0, 0.55)"],
-    [1, "rgba(213, 94, 0, 1)"],
-]
 
 
 def register(_app: Dash, browser: Callable[..., None]) -> None:
     """Let a click on a cell choose its pair."""
-    browser("cell", Input(GRAPH, "clickData"), prevent_initial_call=True)
+    browser("cell", Input(GRAPH, "clickData"), State(GRAPH, "figure"), prevent_initial_call=True)
 
 
 def controls(results: Results, choices: Choices, _library: Library) -> list[Component]:
@@ -51,7 +43,7 @@ def controls(results: Results, choices: Choices, _library: Library) -> list[Comp
         step=1,
         marks=_marks(sites),
         label=None,
-        updatemode="drag",
+        updatemode="mouseup",
         thumbLabel="Site, in the order of the forward pass",
         className="sites",
     )
@@ -68,16 +60,17 @@ def controls(results: Results, choices: Choices, _library: Library) -> list[Comp
         parts.labelled("Where along the model", slider),
     ]
     defaults: dict[str, Any] = {"level": results.finest, "at": sites[-1], "truth": None, "said": None}
-    if "coarse" in results.labels.levels:
-        offered = [{"value": str(name), "label": spoken(str(name))} for name in results.labels.coarse_names]
-        choosing.append(
-            parts.several("kind", "Only these kinds", offered, kinds, placeholder="" if kinds else "All")
-        )
-        defaults["kind"] = []
-    choosing += [
+    pair = [
         parts.select("truth", "Images of", names, truth, clearable=True, placeholder="a class"),
         parts.select("said", "taken for", names, said, clearable=True, placeholder="another"),
     ]
+    if "coarse" in results.labels.levels:
+        offered = [{"value": str(name), "label": spoken(str(name))} for name in results.labels.coarse_names]
+        pair.append(
+            parts.several("kind", "Only these kinds", offered, kinds, placeholder="" if kinds else "All")
+        )
+        defaults["kind"] = []
+    choosing.append(html.Div(pair, className="row"))
     return [html.H1("Confusion"), parts.controls(*choosing), remembered(defaults, {"at": sites})]
 
 
@@ -90,16 +83,17 @@ def body(results: Results, choices: Choices, _library: Library) -> list[Componen
         if site == "answer"
         else f"at {site} ({READOUT_WORDS.get(place[1], place[1])})"
     )
-    figure = _matrix(results, level, site, kinds)
-    if figure is None:
+    matrix = matrix_at(results, site, level, kinds)
+    if matrix is None:
         shown = parts.message(
             "Nothing to confuse",
             "These kinds have one class each: look-alikes need a sibling. Choose other kinds, or among all.",
         )
     else:
+        figure = matrix.figure().update_layout(meta={"classes": matrix.classes.tolist(), "level": level})
         shown = parts.figure_card(
             figure,
-            f"Taken for, in % of the test images of a class, {where}",
+            f"What is named for what, {where}",
             name=f"{results.name}-confusion-{site}",
             graph=GRAPH,
         )
@@ -138,122 +132,6 @@ def _marks(sites: list[str]) -> Any:
     return [{"value": at, "label": sites[at]} for at in dict.fromkeys([*named, last])]
 
 
-def _matrix(results: Results, level: Level, site: str, kinds: list[str]) -> go.Figure | None:
-    labels, order = results.labels, results.order(level)
-    found = counts(results, results.best(level, site), level)
-    if level == "coarse":
-        keep = order
-    else:
-        of_kind = labels.coarse_names[labels.siblings.argmax(0)]
-        asked = (
-            labels.siblings.sum(1)[labels.siblings.argmax(0)] > 1
-            if level == "fine|coarse"
-            else np.ones(len(order), bool)
-        )
-        keep = np.array(
-            [code for code in order if asked[code] and (not kinds or of_kind[code] in kinds)], int
-        )
-    if len(keep) < 2:
-        return None
-    images = found.sum(1)[keep]
-    matrix = found[np.ix_(keep, keep)]
-    shares = 100 * matrix / np.maximum(images, 1)[:, None]
-    names = [spoken(str(labels.names(level)[code])) for code in keep]
-    raw = [str(labels.names(level)[code]) for code in keep]
-    kind_of = None if level == "coarse" else labels.siblings.argmax(0)[keep]
-    return _drawn(shares, matrix, images, names, raw, kind_of, results)
-
-
-def _drawn(
-    shares: np.ndarray,
-    matrix: np.ndarray,
-    images: np.ndarray,
-    names: list[str],
-    raw: list[str],
-    kind_of: np.ndarray | None,
-    results: Results,
-) -> go.Figure:
-    size = len(names)
-    own = np.eye(size, dtype=bool)
-    data = np.empty((size, size, 3), object)
-    data[..., 0], data[..., 1] = np.array(raw)[:, None], np.array(raw)[None]
-    data[..., 2] = kind_of is None
-    words = [
-        [
-            f"{names[a]} → {names[b]}<br>{matrix[a, b]} of {images[a]} images, {shares[a, b]:.0f} %"
-            for b in range(size)
-        ]
-        for a in range(size)
-    ]
-    figure = go.Figure(layout={"template": TEMPLATE})
-    for here, scale in ((~own, WRONG), (own, RIGHT)):
-        values = np.where(here & (matrix > 0), shares, np.nan)
-        figure.add_heatmap(
-            z=values.round(1),
-            colorscale=scale,
-            zmin=0,
-            zmax=100 if here is own else 60,
-            showscale=False,
-            customdata=data,
-            text=words,
-            hovertemplate="%{text}<extra></extra>",
-            hoverongaps=False,
-            xgap=1 if size <= 60 else 0,
-            ygap=1 if size <= 60 else 0,
-            texttemplate="%{z:.0f}" if size <= NUMBERED else None,
-        )
-    ticks = _ticks(names, kind_of, results)
-    height = 150 + max(300, min(900, 24 * size)) if size <= NAMED else 860
-    figure.update_layout(
-        height=height,
-        hovermode="closest",
-        xaxis={
-            **ticks,
-            "title_text": "taken for",
-            "tickangle": -45,
-            "showgrid": False,
-            "zeroline": False,
-            "constrain": "domain",
-        },
-        yaxis={
-            **ticks,
-            "title_text": "true class",
-            "autorange": "reversed",
-            "showgrid": False,
-            "zeroline": False,
-        },
-    )
-    if kind_of is not None:
-        for at in np.flatnonzero(np.diff(kind_of)) + 0.5:
-            figure.add_hline(y=at, line={"color": "#8A8F98", "width": 0.6}, opacity=0.45)
-            figure.add_vline(x=at, line={"color": "#8A8F98", "width": 0.6}, opacity=0.45)
-    return figure
-
-
-def _ticks(names: list[str], kind_of: np.ndarray | None, results: Results) -> dict[str, Any]:
-    """Names of classes, or where they are too many those of the kinds, or of some."""
-    size = len(names)
-    font = {"size": 11}
-    if size <= NAMED:
-        return {"tickvals": list(range(size)), "ticktext": names, "tickfont": font}
-    if kind_of is not None and len(np.unique(kind_of)) > 1:
-        starts = [0, *(np.flatnonzero(np.diff(kind_of)) + 1).tolist(), size]
-        blocks = list(pairwise(starts))
-        room, last, shown = max(1.0, size / 40), -9.0, []
-        for start, end in blocks:
-            middle = (start + end - 1) / 2
-            if middle - last >= room:
-                shown.append((middle, spoken(str(results.labels.coarse_names[kind_of[start]]))))
-                last = middle
-        return {
-            "tickvals": [at for at, _ in shown],
-            "ticktext": [name for _, name in shown],
-            "tickfont": font,
-        }
-    step = -(-size // 40)
-    return {"tickvals": list(range(0, size, step)), "ticktext": names[::step], "tickfont": font}
-
-
 def _beside(
     results: Results, choices: Choices, level: Level, site: str, truth: str | None, said: str | None
 ) -> Component:
@@ -272,6 +150,7 @@ def _beside(
 
 
 def _most(results: Results, choices: Choices, level: Level, site: str) -> Component:
+    kinds = choices.some("kind", [str(name) for name in results.labels.coarse_names])
     found = pairs(results, results.best(level, site), level)
     csv = parts.csv_link(
         link("tables/confusion.csv", run=results.name, level=level, at=site), "Confused pairs"
@@ -280,7 +159,7 @@ def _most(results: Results, choices: Choices, level: Level, site: str) -> Compon
         return parts.section(
             "Most confused here", html.P("No test image is taken for another class.", className="lead")
         )
-    kept = {"run": results.name, "level": choices.text("level"), "at": choices.text("at")}
+    kept = {"run": results.name, "level": choices.text("level"), "at": choices.text("at"), "kind": kinds}
     lines = [
         html.Li(
             html.A(
@@ -317,8 +196,34 @@ def _pair(results: Results, level: Level, site: str, truth: str, said: str) -> C
                 "Where along the model they are confused",
                 name=f"{results.name}-{truth}-{said}",
             ),
+            *([_told_apart(results, truth, said)] if level != "coarse" else []),
             *walls,
         ]
+    )
+
+
+def _told_apart(results: Results, truth: str, said: str) -> Component:
+    """How well each site tells the pair apart, where somebody has followed it through the model."""
+    command = html.Code(f"fgdiag pairs {results.run.path} --pair {shlex.quote(truth)} {shlex.quote(said)}")
+    missing = html.P(
+        ["How well each site tells the two apart has not been asked yet: ", command], className="lead aside"
+    )
+    if not results.has("pairs"):
+        return missing
+    wanted, found = {truth, said}, results.pairs
+    here = [
+        {first, second} == wanted
+        for first, second in found.places[["first", "second"]].itertuples(index=False)
+    ]
+    if not any(here):
+        return missing
+    place = found.places.loc[here]
+    along = [{a, b} == wanted for a, b in found.curves[["first", "second"]].itertuples(index=False)]
+    figure = PairCurves(found.curves.loc[along], place, found.picked).figure()
+    sentence = html.P(str(place["sentence"].iloc[0]), className="lead aside")
+    title = "How well each site tells them apart"
+    return html.Div(
+        [parts.figure_card(figure, title, name=f"{results.name}-apart"), sentence], className="below"
     )
 
 

@@ -18,6 +18,8 @@ from fgdiag_explorer.results import ANSWER, Results
 GRAPH = "map"
 DRAWN = 20_000
 """Points; of more images a sample is drawn, and said."""
+SHARP = 3_000
+"""Points up to which they are drawn as SVG; more need WebGL, which not every browser has."""
 PICTURES = 48
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star")
@@ -53,9 +55,8 @@ def controls(results: Results, choices: Choices, _library: Library) -> list[Comp
 
 def body(results: Results, choices: Choices, _library: Library) -> list[Component]:
     """Return the map of a site, and the images that were drawn around."""
-    points = results.embedding
     _, site, colour, names = _chosen(results, choices)
-    shown = points.loc[points["site"] == site]
+    shown = results.embedding[site]
     if names:
         fine = results.images["fine"].to_numpy(str)[shown["row"]]
         shown = shown.loc[np.isin(fine, names)]
@@ -74,15 +75,15 @@ def body(results: Results, choices: Choices, _library: Library) -> list[Componen
         modeBarButtons=[["lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
     )
     return [
-        html.P(_told(results, points, site, len(shown), len(drawn)), className="lead"),
+        html.P(_told(results, site, len(shown), len(drawn)), className="lead"),
         html.Div([card, _inside(results, shown, around)], className="wide-left"),
     ]
 
 
 def table(results: Results, choices: Choices, _library: Library | None = None) -> pd.DataFrame:
     """Return the map of the chosen site."""
-    points, (_, site, *_) = results.embedding, _chosen(results, choices)
-    found = points[points["site"] == site]
+    _, site, *_ = _chosen(results, choices)
+    found = results.embedding[site]
     return found.assign(**{"class": results.images["fine"].to_numpy()[found["row"]]})
 
 
@@ -117,9 +118,10 @@ def draw(
     fine = results.images["fine"].to_numpy()
     figure = go.Figure(layout={"template": TEMPLATE})
     size = 8 if len(points) < 1500 else 5 if len(points) < 8000 else 3
+    add = figure.add_scattergl if len(points) > SHARP else figure.add_scatter
     for name, shade, symbol, rows in groups:
-        some = points[rows]
-        figure.add_scattergl(
+        some = points.loc[rows]
+        add(
             x=some["x"].to_numpy(np.float32),
             y=some["y"].to_numpy(np.float32),
             mode="markers",
@@ -152,7 +154,7 @@ def draw(
 
 
 def _chosen(results: Results, choices: Choices) -> tuple[list[str], str, str, list[str]]:
-    sites = list(dict.fromkeys(results.embedding["site"]))
+    sites = list(results.embedding)
     names = [str(name) for name in np.unique(results.images["fine"])]
     return (
         sites,
@@ -186,7 +188,7 @@ def _groups(
     return [group for group in [*others, *own] if group[3].any()]
 
 
-def _told(results: Results, points: pd.DataFrame, site: str, images: int, drawn: int) -> str:
+def _told(results: Results, site: str, images: int, drawn: int) -> str:
     told = results.embedding_facts
     sentence = (
         f"{told.get('method', 'A projection')}: images that the site takes to be alike lie near one another; distances "

@@ -290,6 +290,13 @@ def _steps(asked: _Asked, row: int) -> Component:
     links.append(html.Span(f"{at + 1:,} of {len(rows):,}" if inside else "not among the chosen images"))
     if after is not None:
         links.append(parts.quiet_link("Next", asked.link(image=after), "next"))
+    levels = asked.results.labels.levels
+    ways = {
+        level: parts.quiet_link(LEVEL_NAMES[level].capitalize(), asked.link(image=row, level=level))
+        for level in levels
+    }
+    parts.marked(ways[asked.level], aria_current="true")
+    links.append(html.Span(list(ways.values()) if len(ways) > 1 else [], className="levels"))
     return html.Div(links, className="turn start")
 
 
@@ -302,7 +309,8 @@ def _facts(results: Results, image: pd.Series, row: int) -> list[tuple[str, str]
         ("Image", f"{row}, {image['width']} × {image['height']} pixels"),
         ("File", str(image["source"])),
     ]
-    return lines if image["status"] == "ok" else [*lines, ("Unreadable", str(image["status"]))]
+    status = str(image["status"])
+    return lines if status == "ok" else [*lines, ("Unreadable", status)]
 
 
 def _says(results: Results, asked: _Asked, at: int | None, row: int) -> list[Component]:
@@ -383,7 +391,7 @@ def _trajectory(readings: pd.DataFrame) -> go.Figure:
                 else ["star" if right else "star-open" for right in rows["right"]],
                 "line": {"width": 1.8, "color": colour},
             },
-            customdata=np.column_stack([rows["site"], rows["says"].map(spoken)]),
+            customdata=np.column_stack([rows["site"], [spoken(said) for said in rows["says"]]]),
             hovertemplate="%{y:.0f} %, says %{customdata[1]}",
         )
     ticks = site_ticks(sites)

@@ -89,11 +89,13 @@ def _step(results: Results, row: dict[Any, Any], drop: dict[Any, Any] | None) ->
         points = -round(drop["drop"])
         change = f"{'+' if points > 0 else '−' if points < 0 else '±'}{abs(points)} points"
     spoken_at = (
-        "likeliest name" if row["site"] == "answer" else f"{row['site']}: {READOUT_WORDS[row['readout']]}"
+        "likeliest name"
+        if row["site"] == "answer"
+        else f"{row['site']}: {READOUT_WORDS.get(row['readout'], row['readout'])}"
     )
     return html.Li(
         [
-            html.Span(DEPTH_WORDS[row["depth"]], className="name"),
+            html.Span(DEPTH_WORDS.get(row["depth"], row["depth"]), className="name"),
             html.Strong(percent(row["accuracy"])),
             html.Span(f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %", className="span"),
             html.Span(change or "\N{NO-BREAK SPACE}", className="change"),
@@ -111,11 +113,13 @@ def _figures(results: Results) -> Component:
                 results.budget.figure(),
                 "What is left at each depth; above, the change in points",
                 name=f"{results.name}-budget",
+                height=440,
             ),
             parts.figure_card(
                 results.curves.figure(level),
                 f"Read by a linear probe: {LEVEL_WORDS[level]}",
                 name=f"{results.name}-curve",
+                height=440,
             ),
         ],
         className="two",

@@ -1,0 +1,58 @@
+"""A tiny diagnosed run behind the explorer, and a browser to look at it."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fgdiag_explorer import create_app
+from fgdiag_explorer.library import Library
+from waitress.server import create_server
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+
+
+@pytest.fixture(scope="session")
+def runs(bench: Path) -> list[Path]:
+    """Two runs: the one of `bench`, and a copy of it in which the model was not asked."""
+    run, silent = bench / "runs" / "birds", bench / "runs" / "silent"
+    if not silent.exists():
+        shutil.copytree(run, silent)
+        (silent / "results" / "answers.parquet").unlink()
+        (silent / "results" / "verdict.json").unlink()
+    return [run, silent]
+
+
+@pytest.fixture(scope="session")
+def library(runs: list[Path]) -> Library:
+    return Library(runs)
+
+
+def served(app: Any) -> Iterator[str]:
+    """Serve an app at a free port, from a thread of its own."""
+    server: Any = create_server(app.server, host="127.0.0.1", port=0, threads=4)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def address(runs: list[Path]) -> Iterator[str]:
+    yield from served(create_app(runs))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """The browser of the system; nothing is downloaded."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser here: looked for {', '.join(BROWSERS)}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()

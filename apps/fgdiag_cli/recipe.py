@@ -100,9 +100,10 @@ def _print_outcome(outcome: "Outcome") -> None:
     from fgdiag_cli.screen import print_table
 
     rows = []
-    for row in outcome.table.fillna("").to_dict("records"):
-        read = f"{row['site']}, {row['readout']}" if row["site"] else ""
-        sound = percent(row["sound"]) if row["site"] else ""
+    for row in outcome.table.to_dict("records"):
+        probed = isinstance(row["site"], str)  # answers are read from no site
+        read = f"{row['site']}, {row['readout']}" if probed else ""
+        sound = percent(row["sound"]) if probed else ""
         rows.append([row["what"], read, percent(row["accuracy"]), _span(row), sound])
     train, test = outcome.images
     print_table(

@@ -131,8 +131,6 @@ def _write(found: "Baselines", path: Path) -> None:
     if len(found.gaps):
         figures.append(found.gap_figure())
     first, *others = figures
-    parts = [
-        first.to_html(full_html=False),
-        *(one.to_html(full_html=False, include_plotlyjs=False) for one in others),
-    ]
+    look: dict[str, Any] = {"full_html": False, "config": {"displayModeBar": False}}
+    parts = [first.to_html(**look), *(one.to_html(**look, include_plotlyjs=False) for one in others)]
     path.write_text("<!doctype html><meta charset='utf-8'>" + "\n".join(parts), encoding="utf-8")

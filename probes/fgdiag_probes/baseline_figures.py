@@ -69,27 +69,31 @@ def draw_gaps(rows: pd.DataFrame, level: str) -> go.Figure:
         Some of `Baselines.gaps`, of one level, one baseline and one `by`, the largest gap first.
     """
     figure = go.Figure(layout={"template": TEMPLATE})
-    rows = rows.iloc[::-1]
-    texts = [
-        f"{row['images']} images: {100 * row['accuracy']:.0f} % against {100 * row['vlm_accuracy']:.0f} %"
-        for row in rows.to_dict("records")
-    ]
-    against = f"{rows['model'].iloc[0]}, {rows['method'].iloc[0]}" if len(rows) else "no baseline"
-    figure.add_scatter(
-        **_with_interval(rows[["gap", "low", "high"]].to_numpy(float)),
-        y=rows["of"],
-        mode="markers",
-        marker={"size": 9, "color": [BLUE if clear else GREY for clear in rows["p_value"] < 0.05]},
-        customdata=texts,
-        hovertemplate="%{x:.1f} points; %{customdata}<extra></extra>",
-        showlegend=False,
-    )
+    clear = (rows["p_value"] < 0.05).to_numpy(bool)
+    for name, colour, part in (("clear gap", BLUE, rows[clear]), ("no clear gap", GREY, rows[~clear])):
+        figure.add_scatter(
+            **_with_interval(part[["gap", "low", "high"]].to_numpy(float)),
+            y=part["of"],
+            mode="markers",
+            name=name,
+            marker={"size": 9, "color": colour},
+            customdata=[
+                f"{row['images']} images: {100 * row['accuracy']:.0f} % against {100 * row['vlm_accuracy']:.0f} %"
+                for row in part.to_dict("records")
+            ],
+            hovertemplate="%{x:.1f} points; %{customdata}",
+        )
     figure.add_vline(0, line={"color": GREY, "width": 1.2})
+    first = rows.iloc[0].to_dict() if len(rows) else {"model": "a baseline", "method": "none", "by": "any"}
     return figure.update_layout(
-        title_text=f"Where the VLM stays behind: {LEVEL_WORDS[level]}<br><sup>against {against}; "
-        "grey: no clear gap</sup>",
-        xaxis={"title_text": "more images named right than by the VLM (points)"},
-        yaxis={"type": "category", "title_text": f"{rows['by'].iloc[0]} class" if len(rows) else ""},
+        title_text=f"Where the VLM stays behind: {LEVEL_WORDS[level]}",
+        xaxis={"title_text": f"more named right by {first['model']}, {first['method']} (points)"},
+        yaxis={
+            "type": "category",
+            "title_text": f"{first['by']} class",
+            "categoryorder": "array",
+            "categoryarray": rows["of"].tolist()[::-1],
+        },
         hovermode="closest",
         height=190 + 24 * max(1, len(rows)),
     )

@@ -1,5 +1,6 @@
 import numpy as np
 from fgdiag_probes.class_means import class_means
+from fgdiag_probes.labels import Level
 from sklearn.neighbors import NearestCentroid
 
 from tests.probes.labelled import clouds, labelled
@@ -14,7 +15,8 @@ def test_equals_scikit_learn() -> None:
     found = class_means(features, labels, folds)
     train = features[~test].astype(float)
     space = (features - train.mean(0)) / train.std(0)
-    for level, y in (("fine", fine), ("coarse", KINDS[fine])):
+    truth: dict[Level, np.ndarray] = {"fine": fine, "coarse": KINDS[fine]}
+    for level, y in truth.items():
         said = NearestCentroid().fit(space[~test], y[~test]).predict(space[test])
         assert np.array_equal(found[level].said, said)
         held_out = np.empty(len(y), int)

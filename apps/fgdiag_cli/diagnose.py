@@ -79,7 +79,18 @@ def demo(command: str) -> Diagnosis:
     from fgdiag.fieldguide import write_fieldguide
 
     guide = write_fieldguide(DEMO_IMAGES, **DEMO_GUIDE)
-    return diagnose(Request("demo", str(guide), DEMO_RUN, command, recording={"tokens": "auto"}))
+    found = diagnose(Request("demo", str(guide), DEMO_RUN, command, recording={"tokens": "auto"}))
+    _map(Run.open(DEMO_RUN))
+    return found
+
+
+def _map(run: Run) -> None:
+    """Lay the images out for the explorer, unless that was done."""
+    from fgdiag_probes.embedding import embed
+
+    if not run.result_path("embedding.parquet").exists():
+        with run.lock():
+            embed(run, seed=run.manifest["seed"])
 
 
 def diagnose(request: Request) -> Diagnosis:

@@ -12,6 +12,7 @@ from fgdiag_cli.answering import answer
 from fgdiag_cli.app import explore
 from fgdiag_cli.attribute import attribute
 from fgdiag_cli.baselines import baselines
+from fgdiag_cli.embed import embed
 from fgdiag_cli.guard import Guarded, quieten
 from fgdiag_cli.pairs import pairs
 from fgdiag_cli.recipe import recipe
@@ -206,6 +207,9 @@ app.command(rich_help_panel=STEPS)(pairs)
 app.command(rich_help_panel=STEPS)(attribute)
 
 
+app.command(rich_help_panel=STEPS)(embed)
+
+
 @app.command(rich_help_panel=STEPS)
 def report(run: options.RunFolder, as_json: options.Json = False) -> None:
     """Judge a run and write its report: one HTML file that needs nothing else.
@@ -281,7 +285,7 @@ def calibrate(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder for the runs.")],
     classes: Annotated[
         int, typer.Option(min=2, metavar="N", help="Fine classes to draw for a seed, at most.")
-    ] = 20,
+    ] = 40,
     per_class: Annotated[
         int, typer.Option(min=2, metavar="N", help="Images to draw of each class in each split, at most.")
     ] = 8,

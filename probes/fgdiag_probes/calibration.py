@@ -69,7 +69,7 @@ def calibrate(
     images: ImageSet,
     out: str | Path,
     *,
-    classes: int = 20,
+    classes: int = 40,
     per_class: int = 8,
     seeds: int = 3,
     quick: bool = False,

@@ -73,7 +73,7 @@ def _damage(run: Run, labels: Labels, seed: int, quick: bool) -> list[Fault]:
     fine = tuple(spoken(name) for name in labels.fine_names)
     coarse = tuple(spoken(name) for name in labels.coarse_names if name)
     one_a_kind: list[Fault] = [
-        BlindedEncoder(16),
+        BlindedEncoder(224),
         LowRankProjector(run, 1),
         NoisyLayer(run, middle, 8, seed),
         ErasedClasses(run, middle),
@@ -81,7 +81,7 @@ def _damage(run: Run, labels: Labels, seed: int, quick: bool) -> list[Fault]:
         BiasedAnswers(8, seed),
     ]
     more = [
-        BlindedEncoder(32),
+        BlindedEncoder(64),
         LowRankProjector(run, 2),
         NoisyLayer(run, early, 8, seed),
         ErasedClasses(run, late),

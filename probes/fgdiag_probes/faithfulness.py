@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from PIL import Image
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from fgdiag.fieldguide import differing_parts, load_masks, species_named
@@ -82,7 +82,8 @@ class Faithfulness:
     @classmethod
     def of_json(cls, kept: dict[str, Any]) -> Self:
         """Read back what `json` gave."""
-        return cls(**{name: tuple(one) if isinstance(one, list) else one for name, one in kept.items()})
+        moved: dict[str, Any] = {name: tuple(kept[name]) for name in ("moved_deletion", "moved_insertion")}
+        return cls(**(kept | moved))
 
 
 def faithfulness(
@@ -140,18 +141,17 @@ def _area(between: np.ndarray, start: float, end: float) -> np.ndarray:
 
 
 def _centre(seen: np.ndarray) -> np.ndarray:
-    row, column = np.indices(seen.shape)
-    return -np.hypot(row - row[seen].mean(), column - column[seen].mean())
+    cells = np.indices(seen.shape).reshape(2, -1).T
+    return -np.linalg.norm(cells - np.argwhere(seen).mean(0), axis=1).reshape(seen.shape)
 
 
 def _moved(values: np.ndarray, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Roll a map around within what is seen, and perhaps mirror it."""
     box = np.ix_(seen.any(1), seen.any(0))
     inner = np.nan_to_num(values[box])[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+    rows, columns = inner.shape
     moved = np.full(seen.shape, np.nan)
-    moved[box] = np.roll(
-        inner, (int(rng.integers(inner.shape[0])), int(rng.integers(inner.shape[1]))), (0, 1)
-    )
+    moved[box] = np.roll(inner, (int(rng.integers(rows)), int(rng.integers(columns))), (0, 1))
     return moved
 
 
@@ -197,7 +197,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
     both = np.isfinite(one) & np.isfinite(other)
     if not both.any() or np.ptp(one[both]) == 0 or np.ptp(other[both]) == 0:
         return 0.0
-    return float(spearmanr(one[both], other[both]).statistic)
+    return float(np.corrcoef(rankdata(one[both]), rankdata(other[both]))[0, 1])
 
 
 # --- what is known to tell two classes apart ------------------------------------------------------------------------

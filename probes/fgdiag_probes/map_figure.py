@@ -65,12 +65,14 @@ def draw_map(one: "Map") -> go.Figure:
     )
     figure.update_xaxes(visible=False, range=[0, width], constrain="domain")
     for column, anchor in ((1, "x"), (2, "x2")):
-        figure.update_yaxes(visible=False, range=[height, 0], scaleanchor=anchor, row=1, col=column)
+        shape = {"scaleanchor": anchor, "constrain": "domain", "constraintoward": "top"}
+        figure.update_yaxes(visible=False, range=[height, 0], row=1, col=column, **shape)
+    top = 24 + 22 * len(_title(one))
     return figure.update_layout(
         template=TEMPLATE,
-        title={"text": "<br>".join(_title(one))},
-        height=90 + 24 * len(_title(one)) + round(360 * height / width),
-        margin={"t": 30 + 24 * len(_title(one)), "b": 16},
+        title={"text": "<br>".join(_title(one)), "pad": {"t": 14}},
+        height=top + 16 + round(360 * height / width),
+        margin={"t": top, "b": 16},
         hovermode="closest",
     )
 
@@ -83,10 +85,11 @@ def _title(one: "Map") -> list[str]:
 
 
 def _colour_bar(one: "Map") -> dict:
-    against = f"for {one.classes[1]}" if len(one.classes) > 1 else "against it"
+    first, *others = one.classes
+    against = f"for {others[0]}" if others else "against it"
     return {
         "tickvals": [-one.strongest, 0, one.strongest],
-        "ticktext": [f"speaks {against}", "nothing", f"speaks for {one.classes[0]}"],
+        "ticktext": [f"speaks {against}", "nothing", f"speaks for {first}"],
         "thickness": 12,
         "len": 0.9,
         "outlinewidth": 0,

@@ -175,8 +175,9 @@ class ProbeTarget:
     @property
     def words(self) -> str:
         """See `Target`."""
-        against = f" against “{self.classes[1]}”" if len(self.classes) > 1 else ""
-        return f"logit of “{self.classes[0]}”{against} in the probe at {self.site} ({self.readout})"
+        first, *others = self.classes
+        against = f" against “{others[0]}”" if others else ""
+        return f"logit of “{first}”{against} in the probe at {self.site} ({self.readout})"
 
     @property
     def key(self) -> str:
@@ -224,7 +225,7 @@ def _probed(run: Run, site: str) -> list[dict[str, Any]]:
         table = run.read_table("probes")
     except RunIncomplete:
         return []
-    return table[(table["level"] == "fine") & (table["site"] == site)].to_dict("records")
+    return table.query("level == 'fine' and site == @site").to_dict("records")
 
 
 _letter_tokens: "WeakKeyDictionary[VLM, dict[str, list[int]]]" = WeakKeyDictionary()

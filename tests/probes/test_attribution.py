@@ -93,7 +93,7 @@ class SumOfPixels:
         pixels = vlm.inputs([picture], vlm.chat(FINE_QUESTION))["pixel_values"]
         self.weights = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
 
-    def scores(self, _vlm: VLM, inputs: Mapping[str, Any]) -> Tensor:
+    def scores(self, vlm: VLM, inputs: Mapping[str, Any]) -> Tensor:
         pixels = inputs["pixel_values"]
         return (pixels.unflatten(0, (-1, len(self.weights))) * self.weights).flatten(1).sum(1)
 
@@ -268,7 +268,7 @@ def test_maps_of_a_run_are_kept_and_read_back(
     how = {"methods": ["ixg", "gradcam"], "target": "probe:vision", "count": 2, "ruined": 1}
     found = attribute(run, vlm, images, [("Dark Owl", "pale-owl")], **how)
     assert [one.fine for one in found.of(found.maps[0].row or 0)] == [found.maps[0].fine] * 2
-    assert sorted({one.fine for one in found.maps}) == ["dark owl", "pale owl"]
+    assert sorted({str(one.fine) for one in found.maps}) == ["dark owl", "pale owl"]
     table = found.frame().set_index("method")
     assert list(table.index) == ["ixg@pixels", "gradcam@vision"]
     assert set(found.ruined) == set(table.index)

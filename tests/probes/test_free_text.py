@@ -1,5 +1,7 @@
 """Free text of those whose words are known: exact, only coarse, wrong, refusing; and what raw substrings make of it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +23,7 @@ def run(planted):
     return run
 
 
-def ask(run, answer, **how) -> FreeText:
+def ask(run, answer, **how) -> Any:
     respondent = answer if isinstance(answer, Scripted) else Scripted(answer)
     return free_text(run, respondent, Pictures(), **how)  # pyright: ignore[reportArgumentType]
 
@@ -43,7 +45,7 @@ def test_one_that_knows_only_the_kind(run):
     assert found.grain().set_index("level")["coarse"]["fine"] == 1
 
 
-def grain_of(text: str, fine: str = "anjou pear", coarse: str = "pear") -> str:
+def grain_of(text: str, fine: str = "anjou pear", coarse: str = "pear") -> Any:
     kinds = {"anjou pear": "pear", "kaiser pear": "pear", "bell pepper": "pepper", "grape": "berry"}
     table = pd.DataFrame([{"fine": fine, "coarse": coarse, "level": "fine"}])
     return matched(table, [Reply(text)], ClassNames.of(kinds))["grain"][0]

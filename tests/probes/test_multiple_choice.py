@@ -1,5 +1,7 @@
 """Multiple choice, asked of those whose answers are known: who knows, who does not, and who likes a place."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fgdiag_probes.asking import Question, Reply
@@ -15,7 +17,7 @@ def run(planted):
     return planted(kinds=4, per_kind=3, train=4, test=3, answer_kept=None)
 
 
-def ask(run, answer, **how) -> MultipleChoice:
+def ask(run, answer, **how) -> Any:
     respondent = answer if isinstance(answer, Scripted) else Scripted(answer)
     return multiple_choice(run, respondent, Pictures(), **{"distractors": "random", **how})  # pyright: ignore[reportArgumentType]
 

@@ -229,22 +229,21 @@ def _gaps_by_class(
     asked = comparable(answers, level, labels)
     tested = labels.test[asked]
     correct = np.stack([one.readings[level].correct(labels, level)[asked] for one in found])
-    behind = 100 * (correct - answers[level].correct(labels, level)[asked])
+    answered = answers[level].correct(labels, level)[asked]
     rows = []
     for by in ("coarse", "fine") if "coarse" in labels.levels else ("fine",):
         codes, names = labels.codes(by)[tested], labels.names(by)
         for code in np.unique(codes):
             mine = codes == code
-            gaps = _gaps(behind[:, mine], labels.fine[tested][mine])
-            accuracy = correct[:, mine].mean(1)
+            behind = 100 * (correct - answered)[:, mine]
             rows.append(
                 _named(found, level).assign(
                     by=by,
                     of=str(names[code]),
                     images=int(mine.sum()),
-                    accuracy=accuracy,
-                    vlm_accuracy=accuracy - behind[:, mine].mean(1) / 100,
-                    **gaps,
+                    accuracy=correct[:, mine].mean(1),
+                    vlm_accuracy=answered[mine].mean(),
+                    **_gaps(behind, labels.fine[tested][mine]),
                 )
             )
     table = pd.concat(rows, ignore_index=True)

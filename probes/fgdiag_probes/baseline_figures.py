@@ -70,7 +70,10 @@ def draw_gaps(rows: pd.DataFrame, level: str) -> go.Figure:
     """
     figure = go.Figure(layout={"template": TEMPLATE})
     clear = (rows["p_value"] < 0.05).to_numpy(bool)
-    for name, colour, part in (("clear gap", BLUE, rows[clear]), ("no clear gap", GREY, rows[~clear])):
+    for name, colour, part in (
+        ("clear gap", BLUE, rows.loc[clear]),
+        ("no clear gap", GREY, rows.loc[~clear]),
+    ):
         figure.add_scatter(
             **_with_interval(part[["gap", "low", "high"]].to_numpy(float)),
             y=part["of"],

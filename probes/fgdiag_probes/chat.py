@@ -72,6 +72,7 @@ class Chat:
         self.endpoint, self.model, self.timeout = _address(endpoint), model, timeout
         self.requests = 0
         self.answered = False
+        self._stopped: Exception | None = None
         self._ways: dict[str, list[dict[str, Any]]] = {
             "sampling": [{"temperature": 0}, {}],  # reasoning models take no temperature
             "length": [{"max_completion_tokens": max_tokens}, {"max_tokens": max_tokens}, {}],
@@ -83,12 +84,21 @@ class Chat:
 
     def __enter__(self) -> Self:
         """Open connections."""
-        self._client = self._new_client()
+        self._client, self._stopped = self._new_client(), None
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close them; what is still on its way in other threads is given up."""
+        """Close them."""
         self._client.close()
+
+    def stop(self, why: Exception) -> None:
+        """Send nothing more, not even again: `why` is raised instead. What is on its way may still come back."""
+        self._stopped = self._stopped or why
+
+    def check(self) -> None:
+        """Raise why it was stopped, if it was."""
+        if self._stopped:
+            raise self._stopped
 
     def ask(self, question: Question) -> Response:
         """Ask one question; threads may ask at once.
@@ -159,6 +169,7 @@ class Chat:
         )
 
     def _count(self, _request: object) -> None:
+        self.check()
         with self._lock:
             self.requests += 1
 

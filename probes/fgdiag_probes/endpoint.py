@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fgdiag.errors import EndpointFailed
+from fgdiag.progress import say
 from fgdiag_probes.asking import Question, Reply
 from fgdiag_probes.chat import Chat, Refused
 from fgdiag_probes.cost import Estimate, Prices, guess_tokens
@@ -138,13 +139,18 @@ class Endpoint:
             The server does not answer, in spite of all that was tried. What it did answer is kept.
         """
         left = iter(questions)
-        with self._chat:
-            while not self._chat.answered and (question := next(left, None)):
-                yield self._reply(question)
-            with ThreadPool(
-                self.at_once
-            ) as pool:  # on an error, or Ctrl-C, what is not on its way is not asked
-                yield from pool.imap(self._reply, left)
+        with self._chat, ThreadPool(self.at_once) as pool:
+            try:
+                while not self._chat.answered and (question := next(left, None)):
+                    yield self._reply(question)
+                yield from pool.imap(self._reply_or_stop, left)
+            except KeyboardInterrupt:
+                say("waiting for the answers that are on their way; Ctrl-C again does not wait")
+                raise
+            finally:  # what is on its way is paid for, so it is waited for and kept
+                self._chat.stop(EndpointFailed("Nobody waits for the answers any more."))
+                pool.close()
+                pool.join()
 
     def estimate(self, questions: Sequence[Question], prices: Prices | None = None) -> Estimate:
         """Say what asking would take, without asking."""
@@ -161,6 +167,15 @@ class Endpoint:
     def _guess(self, question: Question) -> float:
         shown = (*question.examples, question)
         return sum(guess_tokens(*self._look_at(one.picture)[1], one.text) for one in shown)
+
+    def _reply_or_stop(self, question: Question) -> Reply:
+        """Answer; where that fails, nothing more is asked, in no thread."""
+        self._chat.check()
+        try:
+            return self._reply(question)
+        except Exception as error:
+            self._chat.stop(error)
+            raise
 
     def _reply(self, question: Question) -> Reply:
         asked = self._asked(question)

@@ -218,6 +218,29 @@ def test_after_all_sorts_of_trouble_nothing_is_asked_twice(open_endpoint: Open):
         assert (resumed.spent.kept, resumed.spent.asked) == (2, 4)
 
 
+def test_what_is_on_its_way_when_another_question_fails_is_kept(open_endpoint: Open):
+    """One of four fails for good while three are on their way; these are answered later, and not asked again."""
+    with serving(says("first"), fails(402, "no credit"), *[slowly(0.5)] * 3) as server:
+        endpoint = open_endpoint(server, at_once=4)
+        with pytest.raises(EndpointFailed, match="402: no credit"):
+            texts(endpoint, questions(20))
+        asked = len(server.bodies)
+        assert endpoint.spent.asked == asked - 1
+        assert len(texts(open_endpoint(server), questions(20))) == 20
+        assert len(server.bodies) == 20 + 1
+
+
+def test_whoever_stops_listening_loses_no_answer(open_endpoint: Open):
+    with serving(says("first"), *[slowly(0.2)] * 3) as server:
+        replies: Any = open_endpoint(server, at_once=3).replies(questions(30))
+        assert next(replies).text == "first"
+        next(replies)
+        replies.close()
+        assert len(server.bodies) < 30
+        texts(open_endpoint(server), questions(30))
+        assert len(server.bodies) == 30
+
+
 def test_a_killed_process_leaves_its_responses(open_endpoint: Open, tmp_path: Path):
     """Killed while the fifth question waits for its answer: four are kept, whole."""
     script = """

@@ -82,7 +82,7 @@ def test_one_loud_dimension_makes_standardisation_the_whole_difference(run: Any)
 def test_contributions_add_up_at_every_depth_and_zero_where_nothing_matters(run: Any) -> None:
     found = bridge(run, SOUND, replace(SOUND, name="end", readout="image", selection="test"))
     for depth, rows in found.contributions.groupby("depth"):
-        parts = float(rows.query("ingredient != @WHOLE")["points"].sum())
+        parts = rows.query("ingredient != @WHOLE")["points"].to_numpy().sum()
         assert parts == pytest.approx(rows.query("ingredient == @WHOLE")["points"].item()), depth
     assert READOUT not in points(found, "encoder")
     path = found.path.query("depth == @LAST")["accuracy"].to_numpy()

@@ -102,6 +102,9 @@ def _write(found: "AttributionMaps", folder: Path) -> None:
     say(f"{len(found.maps)} figures: {folder}")
 
 
+MARKS = ("on_marks", "marks_of_bird", "on_worn", "worn_of_bird", "on_bird")
+
+
 def _print(found: "AttributionMaps") -> None:
     from fgdiag_cli.screen import print_table
 
@@ -130,15 +133,10 @@ def _print(found: "AttributionMaps") -> None:
     )
     if any(row["on_marks"] == row["on_marks"] for row in rows):
         print_table(
-            "Share of the map on the marks that truly differ; a map of the bird and no more has the last column",
-            ["method", "on the marks", "on the bird", "marks of the bird"],
-            [
-                [
-                    row["method"],
-                    *(f"{100 * row[name]:.1f} %" for name in ("on_marks", "on_bird", "marks_of_bird")),
-                ]
-                for row in rows
-            ],
+            "Share of the map on the parts that truly differ, and on those of them that are marked on the bird shown; "
+            "their shares of the bird's area are what a map of the bird and no more has there",
+            ["method", "on the parts", "their area", "on the bird's own marks", "their area", "on the bird"],
+            [[row["method"], *(f"{100 * row[name]:.1f} %" for name in MARKS)] for row in rows],
         )
     for sentence in found.sentences():
         print(sentence)

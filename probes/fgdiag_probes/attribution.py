@@ -31,7 +31,7 @@ from fgdiag_probes.faithfulness import (
     OnMarks,
     faithfulness,
     likeness,
-    marks_and_bird,
+    masks_of,
     shuffled_weights,
 )
 from fgdiag_probes.intervals import clustered_means
@@ -277,9 +277,9 @@ class AttributionMaps:
         `images`; `deletion` and `insertion`, means over pictures in the unit of the target; `over_moved` and
         `over_centre`, by how much insertion minus deletion exceeds that of the map moved elsewhere and of the centre,
         each with its 95 % interval (`_low`, `_high`; clustered by class where there are 5 or more); `ruined`, mean rank
-        correlation with maps of the ruined model; `on_marks`, `on_bird`, `marks_of_bird`, `marks_of_picture`, means
-        over pictures whose marks are known, and `over_area`, by how much the first exceeds the third, with its
-        interval; `passed`, whether a method beats both other maps significantly and is not blind to the ruin.
+        correlation with maps of the ruined model; over pictures whose marks are known, means of what `OnMarks` holds,
+        and `marks_over_area` and `worn_over_area`, by how much they exceed the share of the bird's area, with interval;
+        `passed`, whether a method beats both other maps significantly and is not blind to the ruin.
         """
         names = dict.fromkeys(one.name for one in self.maps)
         return pd.DataFrame([self._row(name) for name in names])
@@ -310,9 +310,12 @@ class AttributionMaps:
         row |= _estimate("over_centre", [(one, seen.gain - seen.centre_gain) for one, seen in checked])
         row["ruined"] = _mean(self.ruined.get(name, []))
         marked = [(one, one.on_marks) for one in maps if one.on_marks]
-        sides = ("on_marks", "on_bird", "marks_of_bird", "marks_of_picture")
+        sides = ("on_marks", "marks_of_bird", "on_worn", "worn_of_bird", "on_bird", "marks_of_picture")
         row |= {side: _mean([getattr(seen, side) for _, seen in marked]) for side in sides}
-        row |= _estimate("over_area", [(one, seen.on_marks - seen.marks_of_bird) for one, seen in marked])
+        row |= _estimate(
+            "marks_over_area", [(one, seen.on_marks - seen.marks_of_bird) for one, seen in marked]
+        )
+        row |= _estimate("worn_over_area", [(one, seen.on_worn - seen.worn_of_bird) for one, seen in marked])
         row["passed"] = bool(
             row["over_moved_low"] > 0 and row["over_centre_low"] > 0 and not abs(row["ruined"]) >= ALIKE
         )
@@ -538,8 +541,8 @@ class _Maker:
             return None
         how = {"checked": self.checked and not ruined, "budget": self.budget, "seed": self.seed}
         found = attribute_image(self.vlm, picture, self.target_of(own, other), method, **how)
-        masks = marks_and_bird(self.images.source, str(self.images.table["source"].iloc[row]), own, other)
-        marks = OnMarks.of(found.values, *masks) if masks else None
+        masks = masks_of(self.images.source, str(self.images.table["source"].iloc[row]), own, other)
+        marks = OnMarks.of(found.values, masks) if masks else None
         found = replace(found, row=row, fine=own, on_marks=marks)
         key = self._key(method, own, other)
         found.save(self._path(row, key, ruined), key)

@@ -204,34 +204,59 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class OnMarks:
-    """Where a map lies, in a picture of which it is known what tells two classes apart.
+class Masks:
+    """What is known of a drawn bird, (height, width) bool each.
 
     Attributes
     ----------
-    on_marks, on_bird
-        Share of what is positive in the map that lies on the marks, and on the whole bird.
-    marks_of_bird, marks_of_picture
-        Share of the bird, and of what is seen of the picture, that the marks take up: what a map has on the marks that
-        knows where the bird is and no more, or nothing at all.
+    marks
+        The parts by which its species and another differ.
+    worn
+        Those of them that are marked on this bird; on the others it is the other species that has a mark.
+    bird
+        All of it.
+    """
+
+    marks: np.ndarray
+    worn: np.ndarray
+    bird: np.ndarray
+
+
+@dataclass(frozen=True)
+class OnMarks:
+    """Where a map lies, in a picture of which it is known what tells two classes apart; see `Masks`.
+
+    Attributes
+    ----------
+    on_marks, on_worn, on_bird
+        Share of what is positive in the map that lies there.
+    marks_of_bird, worn_of_bird, marks_of_picture
+        Share of the bird's area, and of all that is seen, that they take up: what a map has there that knows where the
+        bird is and no more, or nothing at all.
     """
 
     on_marks: float
+    on_worn: float
     on_bird: float
     marks_of_bird: float
+    worn_of_bird: float
     marks_of_picture: float
 
     @classmethod
-    def of(cls, values: np.ndarray, marks: np.ndarray, bird: np.ndarray) -> Self:
-        """Measure a map (rows, columns) against masks (height, width) bool of the picture."""
-        on_marks, on_bird = coverage(marks, values.shape), coverage(bird, values.shape)
+    def of(cls, values: np.ndarray, masks: Masks) -> Self:
+        """Measure a map (rows, columns)."""
         seen, positive = np.isfinite(values), np.maximum(np.nan_to_num(values), 0)
-        total, area = max(positive.sum(), 1e-30), on_marks[seen].sum()
+        marks, worn, bird = (
+            seen * coverage(mask, values.shape) for mask in (masks.marks, masks.worn, masks.bird)
+        )
+        total, area = max(positive.sum(), 1e-30), max(bird.sum(), 1e-30)
         return cls(
-            on_marks=float((positive * on_marks).sum() / total),
-            on_bird=float((positive * on_bird).sum() / total),
-            marks_of_bird=float(area / max(on_bird[seen].sum(), 1e-30)),
-            marks_of_picture=float(area / seen.sum()),
+            on_marks=float((positive * marks).sum() / total),
+            on_worn=float((positive * worn).sum() / total),
+            on_bird=float((positive * bird).sum() / total),
+            marks_of_bird=float(marks.sum() / area),
+            worn_of_bird=float(worn.sum() / area),
+            marks_of_picture=float(marks.sum() / seen.sum()),
         )
 
     def json(self) -> dict[str, float]:
@@ -246,10 +271,8 @@ def coverage(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(grey.resize((columns, rows), Image.Resampling.BOX), np.float64)
 
 
-def marks_and_bird(
-    guide: str | Path, source: str, first: str, second: str
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Masks (height, width) bool of the marks by which two species differ and of the bird; None where not known.
+def masks_of(guide: str | Path, source: str, own: str, other: str) -> Masks | None:
+    """Masks of an image of the field guide; None where it is none.
 
     Parameters
     ----------
@@ -257,16 +280,22 @@ def marks_and_bird(
         Folder of the images of a run.
     source
         Of the image, as the run's table has it.
-    first, second
-        Classes.
+    own, other
+        Its class, and the one that it is told apart from.
     """
     path, guide = Path(source), Path(guide)
     inside = path.relative_to(guide) if path.is_absolute() and path.is_relative_to(guide) else path
     if not (guide / ".masks" / inside).with_suffix(".png").exists():
         return None
     try:
-        parts = differing_parts(species_named(first), species_named(second))
+        bird, lookalike = species_named(own), species_named(other)
     except KeyError:
         return None
-    masks = load_masks(guide, str(inside))
-    return np.any([masks[part] for part in parts], 0), masks["bird"]
+    masks, parts = load_masks(guide, str(inside)), differing_parts(bird, lookalike)
+    worn = [part for part in parts if bird.marks.get(part) != "plain"]
+    nothing = np.zeros_like(masks["bird"])
+    return Masks(
+        marks=np.any([masks[part] for part in parts], 0),
+        worn=np.any([nothing, *(masks[part] for part in worn)], 0),
+        bird=masks["bird"],
+    )

@@ -64,9 +64,9 @@ def draw_map(one: "Map") -> go.Figure:
         col=2,
     )
     figure.update_xaxes(visible=False, range=[0, width], constrain="domain")
+    figure.update_yaxes(visible=False, range=[height, 0], constrain="domain", constraintoward="top")
     for column, anchor in ((1, "x"), (2, "x2")):
-        shape = {"scaleanchor": anchor, "constrain": "domain", "constraintoward": "top"}
-        figure.update_yaxes(visible=False, range=[height, 0], row=1, col=column, **shape)
+        figure.update_yaxes(scaleanchor=anchor, row=1, col=column)
     top = 24 + 22 * len(_title(one))
     return figure.update_layout(
         template=TEMPLATE,

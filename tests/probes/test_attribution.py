@@ -20,9 +20,11 @@ from fgdiag_probes.attribution import (
 from fgdiag_probes.faithfulness import (
     PARTS,
     Faithfulness,
+    Masks,
     OnMarks,
     faithfulness,
     likeness,
+    masks_of,
     shuffled_weights,
 )
 from fgdiag_probes.in_process import InProcess
@@ -36,6 +38,7 @@ from torch import Tensor
 
 from fgdiag.errors import FgdiagError, ModelNotSupported
 from fgdiag.extraction import extract
+from fgdiag.fieldguide import load_masks, write_fieldguide
 from fgdiag.images import open_images
 from fgdiag.prompts import FINE_QUESTION
 from fgdiag.vlm import VLM, open_vlm
@@ -315,9 +318,23 @@ def test_share_on_the_marks() -> None:
     bird, marks = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
     bird[:, :4], marks[:4, :4] = True, True
     values = np.array([[3.0, 4.0], [1.0, -9.0]])
-    found = OnMarks.of(values, marks, bird)
-    assert (found.on_marks, found.on_bird) == (3 / 8, 4 / 8)
-    assert (found.marks_of_bird, found.marks_of_picture) == (1 / 2, 1 / 4)
+    worn = np.zeros((8, 8), bool)
+    worn[:2, :4] = True
+    found = OnMarks.of(values, Masks(marks, worn, bird))
+    assert (found.on_marks, found.on_worn, found.on_bird) == (3 / 8, 3 / 16, 4 / 8)
+    assert (found.marks_of_bird, found.worn_of_bird, found.marks_of_picture) == (1 / 2, 1 / 4, 1 / 4)
+
+
+def test_masks_of_a_field_guide(tmp_path: Path) -> None:
+    """A ringed and a rosy bird differ by eye ring and breast; the ringed one wears a mark on the first alone."""
+    guide = write_fieldguide(tmp_path / "guide", per_class=1, test_per_class=0, size=64, workers=1)
+    source = "train/Barkpecker/Ringed-Barkpecker/000.jpg"
+    found, parts = masks_of(guide, source, "Ringed-Barkpecker", "Rosy-Barkpecker"), load_masks(guide, source)
+    assert found is not None
+    np.testing.assert_array_equal(found.worn, parts["eye_ring"])
+    np.testing.assert_array_equal(found.marks, parts["eye_ring"] | parts["breast"])
+    assert masks_of(guide, source, "oat", "rye") is None
+    assert masks_of(guide, "none.jpg", "Ringed-Barkpecker", "Rosy-Barkpecker") is None
 
 
 def test_rollout_by_hand() -> None:

@@ -128,7 +128,8 @@ def render_page(library: Library, place: dict[str, Any], search: str) -> list[Co
         above = page.controls(results, choices, library)
     except Exception as error:
         return [_excuse(error)]
-    return [*above, html.Div(render_body(library, place, search), id="body")]
+    below = html.Div(render_body(library, place, search), id="body")
+    return [*above, below, dcc.Store(id="shown", data=place)]
 
 
 def render_body(library: Library, place: dict[str, Any], search: str) -> Any:
@@ -250,6 +251,7 @@ def _register(app: Dash, library: Library) -> None:
         Input({"type": "choice", "key": ALL}, "value"),
         State({"type": "choice", "key": ALL}, "id"),
         State("controls", "data", allow_optional=True),
+        State("shown", "data", allow_optional=True),
         State("pages", "data"),
         State("url", "search"),
         prevent_initial_call=True,

@@ -55,19 +55,21 @@ def figure_card(
     config
         Of plotly.
     """
-    figure.update_layout(title_text=None, margin_t=12, autosize=True)
-    figure.update_layout(meta={**(figure.to_dict()["layout"].get("meta") or {}), **_ticks(figure)})
-    if height:
-        figure.update_layout(height=height)
+    drawn: dict[str, Any] = figure.to_dict()
+    layout = drawn["layout"]
+    layout["margin"] = {**layout.get("margin", {}), "t": 12}
+    layout["height"] = height or layout.get("height", HEIGHT)
+    layout["meta"] = {**layout.get("meta", {}), **_ticks(layout.get("xaxis", {}))}
+    layout.pop("title", None)
     buttons = [_download(kind, title, name) for kind in ("png", "svg")]
-    drawn = dcc.Graph(
-        figure=figure,
+    graph_of = dcc.Graph(
+        figure=drawn,
         config=cast(Any, {"displayModeBar": False, "responsive": True, **config}),
-        style={"height": f"{figure.to_dict()['layout'].get('height', HEIGHT)}px"},
+        style={"height": f"{layout['height']}px"},
         id=graph or {"type": "figure", "name": name},
     )
     head = html.Figcaption([html.Span(title), html.Span(buttons, className="buttons")])
-    return html.Figure([head, marked(html.Div(drawn, role="img"), aria_label=title)], className="card")
+    return html.Figure([head, marked(html.Div(graph_of, role="img"), aria_label=title)], className="card")
 
 
 def table_card(
@@ -129,12 +131,11 @@ def quiet_link(text: str, address: str, key: str = "") -> Component:
     return marked(link_to, data_key=key) if key else link_to
 
 
-def _ticks(figure: go.Figure) -> dict[str, Any]:
+def _ticks(axis: Mapping[str, Any]) -> dict[str, Any]:
     """All names on a slanted axis, of which the browser shows those that there is room for."""
-    axis = figure.to_dict()["layout"].get("xaxis", {})
     if axis.get("tickangle") not in APART or "tickvals" not in axis:
         return {}
-    names = {"tickvals": list(axis["tickvals"]), "ticktext": list(axis["ticktext"])}
+    names = {name: list(axis[name]) for name in ("tickvals", "ticktext")}
     return {**names, "apart": APART[axis["tickangle"]]}
 
 
@@ -195,7 +196,7 @@ def plain_table(
 
 def picture(results: Results, row: int, *, href: str | None = None, note: str = "") -> Component:
     """The thumbnail of an image with its class; a link where `href` is given."""
-    fine = spoken(str(results.images["fine"].iloc[row]))
+    fine = spoken(str(results.column("fine")[row]))
     words = f"{fine}, image {row}" + (f": {note}" if note else "")
     seen = html.Img(src=link(f"thumbnails/{row}.jpg", run=results.name), alt=words, width=160, height=160)
     return html.A(seen, href=href, className="picture") if href else html.Span(seen, className="picture")

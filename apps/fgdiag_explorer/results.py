@@ -73,11 +73,25 @@ class Results:
         self.name, self.run = name, Run.open(path)
         self.seed = int(self.run.manifest["seed"])
         self._orders: dict[Level, np.ndarray] = {}
+        self._columns: dict[str, np.ndarray] = {}
+        self._known: dict[str, list[str]] = {}
 
     @cached_property
     def images(self) -> pd.DataFrame:
         """One row an image; see `Run.images`."""
         return self.run.images
+
+    def column(self, name: str) -> np.ndarray:
+        """(images,) str, a column of `images`."""
+        if name not in self._columns:
+            self._columns[name] = self.images[name].to_numpy(str)
+        return self._columns[name]
+
+    def known(self, column: str) -> list[str]:
+        """What stands in a column of `images`, sorted, each once."""
+        if column not in self._known:
+            self._known[column] = [str(name) for name in np.unique(self.column(column))]
+        return self._known[column]
 
     @cached_property
     def labels(self) -> Labels:

@@ -38,9 +38,9 @@ def model_card(run: "Run") -> list[tuple[str, str]]:
 def data_card(run: "Run", labels: "Labels") -> list[tuple[str, str]]:
     """Return what it was shown: images, splits, classes, and what was left out."""
     images, manifest = run.images, run.manifest["images"]
-    counts = Counter(images["split"])
-    splits = ", ".join(f"{name} {counts[name]:,}" for name in ("train", "val", "test") if counts[name])
-    unread = [status for status in images["status"] if status != "ok"]
+    counts = images["split"].value_counts().to_dict()
+    splits = ", ".join(f"{name} {counts[name]:,}" for name in ("train", "val", "test") if name in counts)
+    unread = images.loc[images["status"] != "ok", "status"].tolist()
     reasons = f"{len(unread)}, such as: {unread[0]}" if unread else "none"
     left_out = np.unique(images["fine"].to_numpy(str)[images["split"].to_numpy(str) == "excluded"])
     return _told(

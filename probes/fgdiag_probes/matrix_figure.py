@@ -97,21 +97,20 @@ def _draw(figure: go.Figure, matrix: "ConfusionMatrix", column: int, *, legend: 
     _frame(figure, matrix, cell)
 
 
-def _only(values: np.ndarray, shown: np.ndarray) -> list[list[Any]]:
-    """Values as lists, None where nothing is to be drawn."""
-    kept = values.astype(object)
-    kept[~shown] = None
-    return kept.tolist()
+def _only(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Values, nothing where nothing is to be drawn. An array: of lists, plotly looks at every cell by itself."""
+    nothing: Any = None if values.dtype == object else np.nan
+    return np.where(shown, values, nothing)
 
 
 def _words(matrix: "ConfusionMatrix") -> np.ndarray:
-    """(classes, classes) object: what a cell says when it is pointed at."""
+    """(classes, classes) object: what a cell says when it is pointed at; None where nothing is."""
     names, images = [spoken(name) for name in matrix.classes], matrix.counts.sum(1)
-    words = [
-        [f"{truth} named {said}: {count} of {total}" for said, count in zip(names, row, strict=True)]
-        for truth, row, total in zip(names, matrix.counts, images, strict=True)
-    ]
-    return np.array(words, object)
+    words = np.full(matrix.counts.shape, None, object)
+    for truth, said in np.argwhere(matrix.counts):
+        count = matrix.counts[truth, said]
+        words[truth, said] = f"{names[truth]} named {names[said]}: {count} of {images[truth]}"
+    return words
 
 
 def _frame(figure: go.Figure, matrix: "ConfusionMatrix", cell: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ DONE = {
         "?at=projector",
         "?level=fine&truth=class-000&said=class-001",
     ],
-    "images": ["", "?right=vision&wrong=answer", "?view=table", "?image=7", "?page=40"],
+    "images": ["", "?right=vision&wrong=answer", "?view=table", "?image=8", "?page=40"],
     "embedding": ["", "?at=llm.10&colour=fine", "?around=-1_-1~1_-1~1_1~-1_1"],
     "compare": [""],
     "data": [""],

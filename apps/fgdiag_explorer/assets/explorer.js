@@ -7,6 +7,11 @@
     return { defaults: { ...(controls || {}).defaults, run: pages.runs[0] }, steps: (controls || {}).steps || {} };
   }
 
+  function pageOf(pathname, pages) {
+    const last = pathname.split("/").pop();
+    return pages.pages.includes(last) ? last : pages.pages[0];
+  }
+
   // What the address says of one control.
   function read(search, key, fallback) {
     const given = new URLSearchParams(search);
@@ -38,8 +43,7 @@
   window.dash_clientside.fgdiag = {
     // Which page of which run an address means, and what else it says.
     place(pathname, search, before, pages) {
-      const last = pathname.split("/").pop();
-      const page = pages.pages.includes(last) ? last : pages.pages[0];
+      const page = pageOf(pathname, pages);
       const named = read(search, "run", pages.runs[0]);
       const run = pages.runs.includes(named) ? named : pages.runs[0];
       document.title = page[0].toUpperCase() + page.slice(1) + " · " + run + " · fgdiag";
@@ -51,19 +55,23 @@
       return [{ page, run }, still()];
     },
 
-    toAddress(values, ids, controls, pages, search) {
+    // Another run begins without choices, for they may mean nothing there. Controls of a page that is being left
+    // are not asked any more.
+    toAddress(values, ids, controls, shown, pages, search) {
       const { defaults, steps: names } = known(controls, pages);
       const chosen = {};
       ids.forEach((id, at) => (chosen[id.key] = steps(id.key, values[at], names)));
+      if (chosen.run !== read(search, "run", defaults.run)) return written("", { run: chosen.run }, {});
+      if (!shown || shown.page !== pageOf(window.location.pathname, pages) || shown.run !== chosen.run) return still();
       const different = Object.keys(chosen).filter((key) => {
         const now = read(search, key, defaults[key]);
         const [one, other] = [chosen[key] ?? null, now ?? null];
         return Array.isArray(one) ? !same([...one].sort(), [...(other || [])].sort()) : one !== other && (one || other);
       });
       if (!different.length) return still();
-      const moved = { ...chosen };
+      const moved = { ...chosen, page: null };
       if (different.some((key) => key !== "level")) moved.image = null; // other images are meant
-      return written(search, { ...moved, page: null }, defaults);
+      return written(search, moved, defaults);
     },
 
     toControls(choices, controls, pages) {

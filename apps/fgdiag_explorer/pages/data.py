@@ -134,7 +134,7 @@ def _near(results: Results) -> Component:
     )
     lead = f"{len(found)} pairs of images show the same thing again. {warned}"
     first = pd.concat([pairs.across_split.table, found]).drop_duplicates().head(PAIRS)
-    rows = {source: row for row, source in enumerate(results.images["source"])}
+    rows = {source: row for row, source in enumerate(results.column("source"))}
     shown = [_pair(results, pair, rows) for pair in first.to_dict("records")]
     return parts.section(
         title,

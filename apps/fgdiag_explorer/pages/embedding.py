@@ -41,7 +41,7 @@ def controls(results: Results, choices: Choices, _library: Library) -> list[Comp
     offered = [("correct", "Right or wrong"), ("fine", "Class")]
     if "coarse" in results.labels.levels:
         offered.append(("coarse", "Kind"))
-    classes = [{"value": str(name), "label": spoken(str(name))} for name in np.unique(results.images["fine"])]
+    classes = [{"value": name, "label": spoken(name)} for name in results.known("fine")]
     return [
         html.H1("Embedding"),
         parts.controls(
@@ -58,7 +58,7 @@ def body(results: Results, choices: Choices, _library: Library) -> list[Componen
     _, site, colour, names = _chosen(results, choices)
     shown = results.embedding[site]
     if names:
-        fine = results.images["fine"].to_numpy(str)[shown["row"]]
+        fine = results.column("fine")[shown["row"]]
         shown = shown.loc[np.isin(fine, names)]
     if shown.empty:
         return [parts.message("No image is like that", "None of these classes is on the map. Choose others.")]
@@ -84,7 +84,7 @@ def table(results: Results, choices: Choices, _library: Library | None = None) -
     """Return the map of the chosen site."""
     _, site, *_ = _chosen(results, choices)
     found = results.embedding[site]
-    return found.assign(**{"class": results.images["fine"].to_numpy()[found["row"]]})
+    return found.assign(**{"class": results.column("fine")[found["row"]]})
 
 
 TABLES = {"embedding": table}
@@ -115,7 +115,8 @@ def draw(
 ) -> go.Figure:
     """Draw images as points; what cannot have a colour of its own is grey."""
     groups = _groups(results, points, site, colour)
-    fine = results.images["fine"].to_numpy()
+    words = {name: spoken(name) for name in results.known("fine")}
+    fine = results.column("fine")
     figure = go.Figure(layout={"template": TEMPLATE})
     size = 8 if len(points) < 1500 else 5 if len(points) < 8000 else 3
     add = figure.add_scattergl if len(points) > SHARP else figure.add_scatter
@@ -128,7 +129,7 @@ def draw(
             name=name,
             marker={"color": shade, "symbol": symbol, "size": size, "opacity": 0.4 if shade == GREY else 0.8},
             customdata=some["row"].to_numpy(np.int32),
-            text=[spoken(str(one)) for one in fine[some["row"]]],
+            text=np.array([words[name] for name in fine[some["row"]]], object),
             hovertemplate="%{text}<extra></extra>",
             unselected={"marker": {"opacity": 0.12}},
         )
@@ -155,7 +156,7 @@ def draw(
 
 def _chosen(results: Results, choices: Choices) -> tuple[list[str], str, str, list[str]]:
     sites = list(results.embedding)
-    names = [str(name) for name in np.unique(results.images["fine"])]
+    names = results.known("fine")
     return (
         sites,
         choices.one("at", sites),
@@ -177,7 +178,7 @@ def _groups(
             (f"named right at {site}", BLUE, "circle", right),
             (f"named wrong at {site}", ORANGE, "diamond", (at >= 0) & ~right),
         ]
-    names = results.images[colour].to_numpy(str)[rows]
+    names = results.column(colour)[rows]
     found, sizes = np.unique(names, return_counts=True)
     most = found[np.argsort(-sizes, kind="stable")][:NAMED]
     others = [("others", GREY, "circle", ~np.isin(names, most))]
@@ -212,7 +213,7 @@ def _inside(results: Results, points: pd.DataFrame, around: np.ndarray | None) -
     rows = points["row"].to_numpy()[within(points[["x", "y"]].to_numpy(float), around)]
     if not len(rows):
         return parts.message("No images there", "There is no point inside what was drawn.")
-    names, sizes = np.unique(results.images["fine"].to_numpy(str)[rows], return_counts=True)
+    names, sizes = np.unique(results.column("fine")[rows], return_counts=True)
     top = ", ".join(f"{spoken(str(names[at]))} {sizes[at]}" for at in np.argsort(-sizes, kind="stable")[:6])
     seen = [
         parts.picture(results, int(row), href=link("images", run=results.name, image=int(row)))

@@ -33,7 +33,7 @@ KEPT = ("split", "fine", "kind", "right", "wrong", "level", "view")
 def controls(results: Results, choices: Choices, _library: Library) -> list[Component]:
     """Return what can be chosen: the images, and how they are shown."""
     asked = _Asked(results, choices)
-    classes = [{"value": str(name), "label": spoken(str(name))} for name in np.unique(results.images["fine"])]
+    classes = [{"value": name, "label": spoken(name)} for name in results.known("fine")]
     sites = [{"value": site, "label": site} for site in results.sites]
     choosing = [
         parts.several(
@@ -62,9 +62,7 @@ def controls(results: Results, choices: Choices, _library: Library) -> list[Comp
         "view": "wall",
     }
     if "coarse" in results.labels.levels:
-        kinds = [
-            {"value": str(name), "label": spoken(str(name))} for name in np.unique(results.images["coarse"])
-        ]
+        kinds = [{"value": name, "label": spoken(name)} for name in results.known("coarse")]
         choosing.append(parts.select("kind", "Kind", kinds, asked.kind, clearable=True, placeholder="All"))
         defaults["kind"] = None
     choosing += [
@@ -111,8 +109,7 @@ class _Asked:
 
     def __init__(self, results: Results, choices: Choices) -> None:
         self.results = results
-        images, sites = results.images, results.sites
-        present = set(images["split"])
+        sites, present = results.sites, results.known("split")
         self.splits = [name for name in ("test", "train", "val", "excluded") if name in present]
         self.right, self.wrong = choices.some("right", sites), choices.some("wrong", sites)
         self.level: Level = choices.one("level", results.labels.levels, results.finest)
@@ -128,13 +125,13 @@ class _Asked:
 
     def rows(self) -> np.ndarray:
         """Return the rows of the images that meet every choice, in order."""
-        results, images = self.results, self.results.images
-        keep = np.ones(len(images), bool)
+        results = self.results
+        keep = np.ones(len(results.images), bool)
         if self.split != "all":
-            keep &= images["split"].to_numpy() == self.split
+            keep &= results.column("split") == self.split
         for column, name in (("fine", self.fine), ("coarse", self.kind)):
             if name:
-                keep &= images[column].to_numpy() == name
+                keep &= results.column(column) == name
         if self.right or self.wrong:
             test = results.labels.test
             said = results.labels.asked(self.level, test)
@@ -142,7 +139,7 @@ class _Asked:
                 said &= results.right(results.best(self.level, site), self.level)
             for site in self.wrong:
                 said &= ~results.right(results.best(self.level, site), self.level)
-            met = np.zeros(len(images), bool)
+            met = np.zeros(len(keep), bool)
             met[test[said]] = True
             keep &= met
         return np.flatnonzero(keep)
@@ -181,7 +178,7 @@ def _wall(results: Results, asked: _Asked, choices: Choices, rows: np.ndarray) -
 
 
 def _caption(results: Results, asked: _Asked, row: int, speaks: str | None) -> list[Any]:
-    name = html.Span(spoken(str(results.images["fine"].iloc[row])))
+    name = html.Span(spoken(str(results.column("fine")[row])))
     at = results.position(row)
     if speaks is None or at is None:
         return [name]

@@ -65,7 +65,9 @@ def serious(page: Any) -> list[str]:
 
 def figures(page: Any, count: int) -> None:
     """Wait until so many figures are shown."""
-    page.wait_for_function(f"document.querySelectorAll('figure.card').length === {count}")
+    from playwright.sync_api import expect
+
+    expect(page.locator("figure.card")).to_have_count(count, timeout=20_000)
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -91,7 +93,7 @@ def test_dark_and_narrow_as_well(browser: Any, address: str, view: str):
 def test_choices_stand_in_the_address_and_back_takes_them_back(visit: Visit):
     page = visit.open("curves")
     page.get_by_text("Coarse", exact=True).click()
-    page.wait_for_function("location.search.includes('level=')")
+    page.wait_for_url("**/curves?level=*")
     chosen = page.url
     figures(page, 2)
     page.get_by_role("link", name="Images").click()
@@ -115,7 +117,7 @@ def test_an_image_is_reached_by_keyboard(visit: Visit):
     page.wait_for_selector(".portrait")
     one = page.url
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"location.href !== '{one}'")
+    page.wait_for_url(lambda url: url != one)
     page.keyboard.press("Escape")
     page.wait_for_selector(".wall > figure")
 

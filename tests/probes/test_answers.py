@@ -163,7 +163,7 @@ def test_the_sample_is_of_training_images_and_takes_each_class_in_turn():
     assert rows.tolist() != training_sample(images, seed=4).tolist()
     assert (images.loc[rows, "split"] == "train").all()
     assert (images.loc[rows, "status"] == "ok").all()
-    usable = images[(images["split"] == "train") & (images["status"] == "ok")]["fine"].value_counts()
+    usable = images.query("split == 'train' and status == 'ok'")["fine"].value_counts()
     assert images.loc[rows, "fine"].value_counts().to_dict() == usable.clip(upper=4).to_dict()
     many = pd.DataFrame({"fine": [f"{k:03}" for k in range(150)] * 3, "split": "train", "status": "ok"})
     drawn = many.loc[training_sample(many), "fine"].value_counts()

@@ -263,9 +263,13 @@ class AttributionMaps:
     ruined: dict[str, list[float]] = field(default_factory=dict)
 
     @property
-    def right(self) -> Self:
-        """Those of pictures that the target decides rightly: elsewhere the model need not look at the marks."""
-        return replace(self, maps=tuple(one for one in self.maps if one.score > 0))
+    def by_detail(self) -> Self:
+        """Those of pictures that the target decides rightly, and whose detail speaks for that.
+
+        Elsewhere there is no reason why a map should lie on what truly tells the classes apart: the target is wrong, or
+        the blurred picture, which a map starts from, speaks for the class even more.
+        """
+        return replace(self, maps=tuple(one for one in self.maps if one.score > max(0, one.blurred_score)))
 
     def of(self, row: int) -> list[Map]:
         """Maps of one image."""

@@ -71,13 +71,13 @@ def main() -> None:
 
 
 def check(path: Path, target: str, count: int, methods: str) -> None:
-    """Print the checks of each method on a run of the field guide, a table for all images and one for those right."""
+    """Print the checks of each method on a run of the field guide, for all images and for those right by detail."""
     run = Run.open(path)
     images = replace(open_images(run.manifest["images"]["source"]), table=run.images)
     names = methods.split(",") if methods else ways(target)
     vlm = open_vlm(run.manifest["model"], dtype="float32")
     found = attribute(run, vlm, images, look_alikes(), methods=names, target=target, count=count)
-    for title, some in (("all images", found), ("images that the target decides rightly", found.right)):
+    for title, some in (("all images", found), ("images decided rightly, by their detail", found.by_detail)):
         print(f"\n{target}, {title}")
         print(some.frame().round(3).to_string(index=False) if some.maps else "none")
     print(*found.sentences(), sep="\n")

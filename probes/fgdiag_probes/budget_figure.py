@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -101,7 +100,7 @@ def _word_columns(depths: pd.DataFrame, words: pd.DataFrame, level: str) -> list
     said = depths.query("level == @level and depth == 'answer'")["accuracy"].to_numpy(float)
     columns = []
     for row in words.to_dict("records"):
-        if row["level"] != level or len(said) == 0 or np.isnan(row["linked"]):
+        if row["level"] != level or len(said) == 0 or pd.isna(row["linked"]):
             continue
         left = 100 * row["linked"]
         columns.append(

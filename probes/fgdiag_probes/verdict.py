@@ -146,11 +146,11 @@ def named(drops: pd.DataFrame, depths: pd.DataFrame, level: str) -> tuple[Stage,
     visions = [row for row in rows_of(depths) if (row["level"], row["depth"]) == (level, "vision")]
     if visions and _never_had_it(visions[0]):
         return "vision encoder", None
-    site = {row["depth"]: row["site"] for row in rows_of(depths) if row["level"] == level}
+    site = {row["depth"]: row.get("site") for row in rows_of(depths) if row["level"] == level}
     losses = [
         row
         for row in rows_of(drops)
-        if row["level"] == level and row["significant"] and not row["made_good"] and site[row["from"]] != OWN
+        if row["level"] == level and row["significant"] and not row["made_good"] and site.get(row["from"]) != OWN
     ]
     if not losses:
         return "none", None

@@ -96,6 +96,7 @@ def test_every_step_is_also_told_with_a_small_network(run: Path):
 def budget(stage: str, agreeing: int = 10, **drop: bool) -> LossBudget:
     row = {
         "level": "fine",
+        "from": "vision",
         "stage": stage,
         "drop": 20.0,
         "significant": True,

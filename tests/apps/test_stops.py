@@ -13,6 +13,8 @@ from typing import Any
 import fgdiag_probes.answers
 import fgdiag_probes.bottleneck
 import fgdiag_probes.evidence
+import fgdiag_probes.free_text
+import fgdiag_probes.multiple_choice
 import fgdiag_probes.reading
 import pytest
 from fgdiag_cli import report
@@ -30,7 +32,9 @@ STEPS = {
     "finishing": (recording.Recording, "finish", 1),
     "probing": (fgdiag_probes.reading, "save", 7),
     "looking closer": (fgdiag_probes.evidence, "_look", 2),
-    "asking": (fgdiag_probes.answers, "_ask", 1),
+    "asking": (fgdiag_probes.answers._Asked, "_ask", 2),
+    "asking to choose": (fgdiag_probes.multiple_choice, "replies_of", 1),
+    "asking in free text": (fgdiag_probes.free_text, "replies_of", 1),
     "dealing anew": (fgdiag_probes.bottleneck, "deal_anew", 1),
     "judging": (fgdiag_probes.bottleneck, "judge", 1),
     "reporting": (report, "_template", 1),
@@ -46,8 +50,12 @@ WRITTEN = (
     "llm.1.last.npz",
     "probes.parquet",
     "evidence.json",
-    "000000.parquet",
+    "training-000000.parquet",
+    "test-000000.parquet",
+    "prior.json",
     "answers.parquet",
+    "choices.parquet",
+    "free_text.parquet",
     "stability.json",
     "verdict.json",
     "report.html",
@@ -149,7 +157,13 @@ def test_a_real_process_is_quiet_and_ends_at_once(bench: Path, tmp_path: Path):
         "extracting",
         "probing the layers",
         "looking closer",
+        "asking the model about training images",
         "asking the model",
+        "asking to choose",
+        "asking in free text",
+        "reading the baselines",
         "dealing the images anew",
+        "reading the baselines",
+        "telling pairs apart",
     ]
     assert verdict(run) == verdict(bench / "runs" / "birds")

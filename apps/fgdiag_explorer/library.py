@@ -45,12 +45,13 @@ class Library(Mapping[str, Results]):
 
 def _named(paths: list[Path]) -> dict[str, Path]:
     """Call a run by its folder; with as many of the folders above as it takes to tell two apart."""
-    whole = list(dict.fromkeys(path.expanduser().resolve() for path in paths))
+    given = {path.expanduser().resolve(): path.expanduser() for path in paths}
+    whole = list(given)
     for depth in range(1, max(len(path.parts) for path in whole) + 1):
         names = ["/".join(path.parts[-depth:]).lstrip("/") for path in whole]
         if len(set(names)) == len(names):
             break
-    return dict(zip(names, whole, strict=True))
+    return dict(zip(names, given.values(), strict=True))
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int], ...]:

@@ -166,7 +166,7 @@ def number(field: str, head: str, digits: int = 1, **options: Any) -> dict[str, 
 
 def words(field: str, head: str, **options: Any) -> dict[str, Any]:
     """A column of words."""
-    return {"field": field, "headerName": head, "minWidth": 130, **options}
+    return {"field": field, "headerName": head, **{"minWidth": 130, **options}}
 
 
 def facts(lines: Iterable[tuple[str, str]]) -> Component:

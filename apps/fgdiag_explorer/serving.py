@@ -1,6 +1,7 @@
 """Serve the explorer from this machine."""
 
 import ipaddress
+import logging
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -78,6 +79,7 @@ def serve(
 
     token = needed_token(host, token)
     app = create_app(runs, prefix=prefix, token=token)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that somebody waits is no news
     server, port = _listening(app.server, host, port)
     told(address(host, port, prefix, token))
     server.run()

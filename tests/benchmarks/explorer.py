@@ -6,22 +6,26 @@ The results are synthetic: what 98 places (three readouts at each site) said of 
 kinds, answers, a map of every site, thumbnails. `first_paint_s` is from the request until the verdict stands on the
 page, in a browser of the system that has nothing in its cache; the median of all pages is `page_s`. `callback_ms` is
 the median over what a reader does on every page, measured at the server with the answer written out as JSON; of each
-choice the first call is left out, in which results are read. `first_call_ms` is the worst of those.
+choice the first call is left out, in which results are read. `first_call_ms` is the worst of those. `session_ms` is the
+wait of one of 50 people who ask at the same time, and `session_errors` how many got no answer, or that of another.
 """
 
 import argparse
 import json
+import logging
+import re
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pandas as pd
@@ -35,9 +39,10 @@ from fgdiag_probes.reading import Choice, Reading, Readings
 from PIL import Image
 from plotly.io.json import to_json_plotly
 
+from fgdiag.prompts import spoken
 from fgdiag.store import FORMAT, Run, thumbnail_path, write_json, write_table
 
-CLASSES, KINDS, BLOCK = 200, 20, 256
+CLASSES, KINDS, BLOCK, SESSIONS = 200, 20, 256, 50
 SITES = ("pixels", "vision", "projector", *(f"llm.{layer}" for layer in range(29)), "llm.norm")
 """33 of them."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -64,10 +69,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="5,000 images")
     parser.add_argument("--json", action="store_true", help="print one line of figures last")
     asked = parser.parse_args()
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         run = write_run(Path(folder) / "large", 5_000 if asked.quick else 50_000)
         figures = measure_callbacks(run)
         figures |= measure_browser(run)
+        figures |= measure_sessions(run)
     if asked.json:
         print(json.dumps(figures))
 
@@ -98,13 +105,40 @@ def measure_browser(run: Path) -> dict[str, float]:
         return {}
     from playwright.sync_api import sync_playwright
 
-    with serving(run) as address, sync_playwright() as playwright:
+    address = serve(run)
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         took = {page: paint(browser, f"{address}/{page}") for page in DONE}
         browser.close()
     for page, seconds in took.items():
         print(f"{page:48} {seconds:7.2f} s in the browser")
     return {"first_paint_s": took["overview"], "page_s": median(took.values())}
+
+
+def measure_sessions(run: Path) -> dict[str, float]:
+    """Let many people ask at once; how long one waits, and how many got no answer or that of another."""
+    with ThreadPoolExecutor(SESSIONS) as people:
+        answers = list(people.map(partial(ask, serve(run), run.name), range(SESSIONS * 4)))
+    waited = [milliseconds for milliseconds, _ in answers]
+    wrong = sum(not right for _, right in answers)
+    print(f"{SESSIONS} people at once: {median(waited):.0f} ms an answer, {wrong} of {len(answers)} wrong")
+    return {"sessions": SESSIONS, "session_ms": median(waited), "session_errors": wrong}
+
+
+def ask(address: str, run: str, number: int) -> tuple[float, bool]:
+    """Choose a class as a browser does; milliseconds, and whether the answer is about that class."""
+    name = f"class-{number % CLASSES:03}"
+    chosen = {"id": "choices", "property": "data", "value": {"search": f"?fine={name}"}}
+    place = {"id": "place", "property": "data", "value": {"page": "images", "run": run}}
+    asked = {"output": "body.children", "outputs": {"id": "body", "property": "children"}, "inputs": [chosen]}
+    asked |= {"changedPropIds": ["choices.data"], "state": [place]}
+    head = {"Content-Type": "application/json"}
+    posted = Request(f"{address}/_dash-update-component", json.dumps(asked).encode(), head)
+    started = time.perf_counter()
+    with urlopen(posted) as answer:
+        text = answer.read().decode()
+    waited = 1000 * (time.perf_counter() - started)
+    return waited, set(re.findall(r'"alt": ?"(.*?), image', text)) == {spoken(name)}
 
 
 def paint(browser: Any, address: str) -> float:
@@ -120,15 +154,13 @@ def paint(browser: Any, address: str) -> float:
     return min(seconds)
 
 
-@contextmanager
-def serving(run: Path) -> Iterator[str]:
-    """Serve the run as `fgdiag app` does."""
+def serve(run: Path) -> str:
+    """Serve the run as `fgdiag app` does, until this process ends; the address."""
     from waitress.server import create_server
 
     server: Any = create_server(create_app([run]).server, host="127.0.0.1", port=0, threads=8)
     threading.Thread(target=server.run, daemon=True).start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
+    return f"http://127.0.0.1:{server.effective_port}"
 
 
 def timed(call: Callable[[], object]) -> float:

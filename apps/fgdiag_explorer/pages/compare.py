@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from dash import html
 from dash.development.base_component import Component
 from fgdiag_probes.budget_figure import TICKS
+from fgdiag_probes.closer_look import DEPTH_WORDS
 from fgdiag_probes.labels import Level
 from fgdiag_probes.style import (
     BLUE,
@@ -15,6 +16,7 @@ from fgdiag_probes.style import (
     LEVEL_WORDS,
     ORANGE,
     PURPLE,
+    READOUT_WORDS,
     SKY,
     TEMPLATE,
     VERMILION,
@@ -27,7 +29,7 @@ from fgdiag_explorer.library import Library
 from fgdiag_explorer.pages.overview import facts_line
 from fgdiag_explorer.results import Results
 
-COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, READOUT_WORDS, SKY)
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 LEVELS: tuple[Level, ...] = ("fine|coarse", "fine", "coarse")
 
@@ -174,9 +176,9 @@ def _table(rows: pd.DataFrame, csv: str) -> Component:
     percents: dict[str, Any] = {name: 100 * rows[name] for name in ("accuracy", "low", "high", "chance")}
     columns = [
         parts.words("run", "run"),
-        parts.words("depth", "depth"),
+        parts.words("depth", "depth", minWidth=150),
         parts.words("site", "site"),
-        parts.words("readout", "readout"),
+        parts.words("readout", "read from", minWidth=220),
         parts.number("accuracy", "accuracy %"),
         parts.number("low", "from %"),
         parts.number("high", "to %"),
@@ -184,5 +186,9 @@ def _table(rows: pd.DataFrame, csv: str) -> Component:
         parts.number("bits", "bits", 2),
         parts.number("images", "images", 0),
     ]
-    shown = rows.assign(**percents).loc[:, [column["field"] for column in columns]]
+    spoken_of = {
+        "depth": rows["depth"].replace(DEPTH_WORDS),
+        "readout": rows["readout"].replace(READOUT_WORDS),
+    }
+    shown = rows.assign(**percents, **spoken_of).loc[:, [column["field"] for column in columns]]
     return parts.table_card(shown, columns, "In numbers", csv=csv)

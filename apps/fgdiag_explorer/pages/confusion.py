@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from dash import Dash, Input, State, html
 from dash.development.base_component import Component
+from fgdiag_probes.confusion_matrix import ConfusionMatrix
 from fgdiag_probes.curve_figure import site_ticks
 from fgdiag_probes.labels import Level
 from fgdiag_probes.separability import PairCurves
@@ -24,6 +25,8 @@ from fgdiag_explorer.results import Results
 
 GRAPH = "matrix"
 LISTED, PICTURES = 14, 12
+NAMED = 24
+"""Classes up to which their names stand below the matrix, too."""
 
 
 def register(_app: Dash, browser: Callable[..., None]) -> None:
@@ -90,7 +93,7 @@ def body(results: Results, choices: Choices, _library: Library) -> list[Componen
             "These kinds have one class each: look-alikes need a sibling. Choose other kinds, or among all.",
         )
     else:
-        figure = matrix.figure().update_layout(meta={"classes": matrix.classes.tolist(), "level": level})
+        figure = _readable(matrix).update_layout(meta={"classes": matrix.classes.tolist(), "level": level})
         shown = parts.figure_card(
             figure,
             f"What is named for what, {where}",
@@ -120,6 +123,16 @@ def _chosen(results: Results, choices: Choices) -> tuple[Level, str, list[str], 
     known = {str(name) for name in results.labels.names(level)}
     truth, said = choices.text("truth"), choices.text("said")
     return level, site, kinds, truth if truth in known else None, said if said in known else None
+
+
+def _readable(matrix: ConfusionMatrix) -> go.Figure:
+    """The matrix, below it the names of kinds where those of the classes would take most of the room."""
+    figure, kinds = matrix.figure(), [block for block in matrix.blocks if block[0]]
+    if len(matrix.classes) <= NAMED or not kinds:
+        return figure
+    middles = [(start + end - 1) / 2 for _, start, end in kinds]
+    names = [spoken(name) for name, *_ in kinds]
+    return figure.update_xaxes(tickvals=middles, ticktext=names, tickangle=-45, tickfont={"size": 11})
 
 
 def _marks(sites: list[str]) -> Any:

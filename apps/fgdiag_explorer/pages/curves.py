@@ -133,13 +133,13 @@ def _table(rows: pd.DataFrame, csv: str) -> Component:
     columns = [
         parts.words("level", "classes"),
         parts.words("site", "site"),
-        parts.words("readout", "read from", minWidth=190),
+        parts.words("readout", "read from", minWidth=220),
         parts.number("accuracy", "accuracy %"),
         parts.number("low", "from %"),
         parts.number("high", "to %"),
         parts.number("balanced", "classes alike %"),
         parts.number("bits", "bits", 2),
-        parts.number("selectivity", "selectivity", 1),
+        parts.number("selectivity", "selectivity", 1, minWidth=112),
         parts.number("cv_accuracy", "held out %"),
         parts.number("images", "images", 0),
     ]

@@ -149,6 +149,7 @@ def draw(
         hovermode="closest",
         dragmode="lasso",
         uirevision=site,
+        legend={"y": -0.02, "yanchor": "top"},
         xaxis=blank,
         yaxis={**blank, "scaleanchor": "x"},
     )

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from dash import html
 from dash.development.base_component import Component
+from fgdiag_probes.closer_look import DEPTH_WORDS
 from fgdiag_probes.curve_figure import site_ticks
 from fgdiag_probes.labels import Level
 from fgdiag_probes.style import (
@@ -234,17 +235,14 @@ def _depths(results: Results, level: Level) -> dict[str, Any]:
 def _table(results: Results, asked: _Asked, rows: np.ndarray) -> Component:
     listed = _listed(results, asked, rows[:A_TABLE])
     listed["image"] = [f"[{row}]({asked.link(image=row)})" for row in listed["image"]]
-    columns = [
-        {
-            "field": "image",
-            "headerName": "image",
-            "cellRenderer": "markdown",
-            "maxWidth": 100,
-            "filter": False,
-            "sortable": False,
-        }
-    ]
-    columns += [parts.words(name, name) for name in listed if name != "image"]
+    classes = [str(name) for name in listed if name in ("class", "kind", *DEPTH_WORDS)]
+    for name in classes:
+        listed[name] = [spoken(str(one)) for one in listed[name]]
+    of_image = {"cellRenderer": "markdown", "filter": False, "sortable": False}
+    columns = [parts.words("image", "image", **{**of_image, "minWidth": 80})]
+    columns += [parts.words(name, DEPTH_WORDS.get(name, name), minWidth=168) for name in classes]
+    columns += [parts.words("split", "split", minWidth=92), parts.words("source", "file", minWidth=300)]
+    columns.append(parts.words("status", "status", minWidth=100))
     first = f"; the first {A_TABLE:,} are listed here, CSV has all" if len(rows) > A_TABLE else ""
     return parts.table_card(listed, columns, _count(asked, len(rows)) + first, csv=_csv(asked), most=16)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fgdiag_explorer import create_app
 from fgdiag_explorer.library import Library
-from waitress.server import create_server
+from werkzeug.serving import make_server
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
@@ -32,11 +32,13 @@ def library(runs: list[Path]) -> Library:
 
 def served(app: Any) -> Iterator[str]:
     """Serve an app at a free port, from a thread of its own."""
-    server: Any = create_server(app.server, host="127.0.0.1", port=0, threads=4)
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = make_server("127.0.0.1", 0, app.server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.close()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The command `fgdiag app`: runs in a browser."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,9 +58,8 @@ def explore(
     from fgdiag_cli.screen import print_json
 
     def told(address: str) -> None:
-        print_json({"address": address, "runs": [str(run) for run in runs]}) if as_json else print(
-            address, flush=True
-        )
+        print_json({"address": address, "runs": [str(run) for run in runs]}) if as_json else print(address)
+        sys.stdout.flush()  # whoever reads this waits for it, not for the end
         say("Ctrl-C ends it.")
 
     serve(runs, host=host, port=port, prefix=prefix, token=token, told=told)

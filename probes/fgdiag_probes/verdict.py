@@ -150,7 +150,10 @@ def named(drops: pd.DataFrame, depths: pd.DataFrame, level: str) -> tuple[Stage,
     losses = [
         row
         for row in rows_of(drops)
-        if row["level"] == level and row["significant"] and not row["made_good"] and site.get(row["from"]) != OWN
+        if row["level"] == level
+        and row["significant"]
+        and not row["made_good"]
+        and site.get(row["from"]) != OWN
     ]
     if not losses:
         return "none", None

@@ -263,9 +263,9 @@ class TestOriginalFolders:
             ("melanoma", "malignant skin lesion"),
             ("benign keratosis", "benign skin lesion"),
         }
-        assert (images.table["status"] == "ok").all()
-        assert images.table["group"].nunique() == 24
-        assert (images.table.groupby("group")["split"].nunique() == 1).all()
+        assert set(images.table["status"]) == {"ok"}
+        assert len(set(images.table["group"])) == 24
+        assert set(images.table.groupby("group")["split"].nunique()) == {1}
         assert images.table["split"].value_counts().to_dict() == {"train": 36, "test": 12}
 
     def test_elpv(self, tmp_path):
@@ -276,7 +276,7 @@ class TestOriginalFolders:
         for line in lines:
             draw(tmp_path / line.split()[0])
         images = open_images(f"elpv:{tmp_path}")
-        assert images.table["fine"].nunique() == 8
+        assert len(set(images.table["fine"])) == 8
         assert images.table["fine"].tolist()[-1] == "defective polycrystalline solar cell"
         assert set(images.table["coarse"]) == {"monocrystalline solar cell", "polycrystalline solar cell"}
         assert "probably functional monocrystalline solar cell" in set(images.table["fine"])
@@ -305,7 +305,7 @@ class TestImageNet:
         known = ("tench", "crane bird", "construction crane", "Cardigan Welsh corgi", "cardigan")
         of_split = images.table.sort_values("source").groupby("split")["fine"].apply(list)
         assert sorted(of_split["train"]) == sorted(known)
-        assert of_split["test"] == list(known)
+        assert [*of_split.to_dict()["test"]] == list(known)
         assert images.synonyms == {"tench": ("Tinca tinca",)}
         assert images.levels == ("fine",)
 
@@ -432,8 +432,8 @@ class TestHubCopies:
         folder = self.save(tmp_path / "saved", train=some(range(16)), test=some(range(8, 20)))
         images = open_images(f"ham10000:{folder}")
         assert len(images) == 20
-        assert (images.table.groupby("group")["split"].nunique() == 1).all()
-        assert images.table["group"].nunique() == 10
+        assert set(images.table.groupby("group")["split"].nunique()) == {1}
+        assert len(set(images.table["group"])) == 10
         assert labels(images) == {
             ("melanoma", "malignant skin lesion"),
             ("melanocytic nevus", "benign skin lesion"),
@@ -551,9 +551,9 @@ def test_elpv_on_its_real_files():
     images = open_images("elpv")
     known = facts("elpv")
     assert len(images) == known.images
-    assert (images.table["status"] == "ok").all()
+    assert set(images.table["status"]) == {"ok"}
     assert set(zip(images.table["width"], images.table["height"], strict=True)) == {(300, 300)}
-    assert images.table["fine"].nunique() == known.classes
+    assert len(set(images.table["fine"])) == known.classes
     grades = images.table["fine"].str.rsplit(n=3).str[0].value_counts().to_dict()
     assert grades == {
         "functional": 1508,

@@ -479,7 +479,7 @@ def qwen3_5() -> Built:
     config = Qwen3_5Config(
         **qwen_sizes(words, QWEN_WIDTHS | {"num_position_embeddings": 64}, head_dim=12, **linear)
     )
-    config.text_config.rope_parameters["partial_rotary_factor"] = 1.0
+    config.text_config.rope_parameters["partial_rotary_factor"] = 1.0  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
     return seeded(Qwen3_5ForConditionalGeneration, config), qwen_processor(Qwen3VLProcessor, words)
 
 

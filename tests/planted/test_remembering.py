@@ -1,5 +1,7 @@
 """An encoder that remembers gives back what it gave before, and is itself again afterwards."""
 
+from typing import Any
+
 import torch
 from fgdiag_probes.remembering import Memory, remembering
 
@@ -8,6 +10,7 @@ from tests.planted.conftest import Bench
 
 def test_a_second_look_gives_the_same_without_the_encoders_blocks(bench: Bench):
     vlm, ran = bench.vlm, []
+    model: Any = vlm.model
     encoder = vlm.model.get_encoder(modality="image")
     pixels = [
         torch.as_tensor(vlm.inputs(bench.batch(rows), vlm.chat("?"))["pixel_values"])
@@ -20,8 +23,8 @@ def test_a_second_look_gives_the_same_without_the_encoders_blocks(bench: Bench):
         first = encoder(pixels[0]).last_hidden_state
         turned = encoder(pixels[1]).last_hidden_state
         assert len(ran) == 1
-        once = vlm.model.get_image_features(pixels[0]).pooler_output
-        again = vlm.model.get_image_features(pixels[0]).pooler_output
+        once = model.get_image_features(pixels[0]).pooler_output
+        again = model.get_image_features(pixels[0]).pooler_output
         assert len(ran) == 2
         assert torch.equal(torch.cat(list(once)), torch.cat(list(again)))
         assert len(encoder(pixels[0], output_hidden_states=True).hidden_states) > 1

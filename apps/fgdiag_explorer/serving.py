@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import secrets
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from fgdiag_explorer.safety import TOKEN
 
 HOST, PORT = "127.0.0.1", 8050
 THREADS = 8
+ANY = ("0.0.0.0", "::")
+"""Every address of this machine."""
 
 
 class PortTaken(FgdiagError, OSError):
@@ -20,14 +23,15 @@ class PortTaken(FgdiagError, OSError):
 
 
 def address(host: str = HOST, port: int = PORT, prefix: str = "/", token: str | None = None) -> str:
-    """Return the address at which a browser finds the explorer.
+    """Return the address at which a browser finds the explorer; of every address of this machine, that of its name.
 
     Examples
     --------
     >>> address()
     'http://127.0.0.1:8050/'
     """
-    name = f"[{host}]" if ":" in host else host
+    known = socket.gethostname() if host in ANY else host
+    name = f"[{known}]" if ":" in known else known
     path = f"/{prefix.strip('/')}/" if prefix.strip("/") else "/"
     return f"http://{name}:{port}{path}" + (f"?{urlencode({TOKEN: token})}" if token else "")
 

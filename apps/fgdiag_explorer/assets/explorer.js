@@ -166,6 +166,11 @@
   function fit(box) {
     const { meta, xaxis, font } = box.layout || {};
     const width = box.clientWidth - 90;
+    const cramped = meta && meta.classes && width > 0 && width < 420;
+    if (cramped && box.data[0].showscale !== false) { // a matrix needs the room of its names; a touch tells them
+      window.Plotly.update(box, { showscale: false }, { "yaxis.showticklabels": false, "yaxis.title.text": "" });
+      return;
+    }
     if (!meta || !meta.tickvals || width <= 0) return;
     const range = (box._fullLayout && box._fullLayout.xaxis.range) || xaxis.range;
     const step = width / (range[1] - range[0]);

@@ -25,8 +25,8 @@ from fgdiag_explorer.results import Results
 
 GRAPH = "matrix"
 LISTED, PICTURES = 14, 12
-NAMED = 24
-"""Classes up to which their names stand below the matrix, too."""
+NAMED, LONGEST = 24, 20
+"""Classes up to which their names stand below the matrix, too; letters of a name where there are more."""
 
 
 def register(_app: Dash, browser: Callable[..., None]) -> None:
@@ -132,7 +132,19 @@ def _readable(matrix: ConfusionMatrix) -> go.Figure:
         return figure
     middles = [(start + end - 1) / 2 for _, start, end in kinds]
     names = [spoken(name) for name, *_ in kinds]
-    return figure.update_xaxes(tickvals=middles, ticktext=names, tickangle=-45, tickfont={"size": 11})
+    figure.update_xaxes(tickvals=middles, ticktext=names, tickangle=-45, tickfont={"size": 11})
+    return figure.update_yaxes(ticktext=[shorten(name, LONGEST) for name in figure.layout.yaxis.ticktext])
+
+
+def shorten(name: str, most: int) -> str:
+    """Cut a name that is longer than `most` letters.
+
+    Examples
+    --------
+    >>> shorten("Tropicana Golden Grapefruit", 18)
+    'Tropicana Golden…'
+    """
+    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
 
 
 def _marks(sites: list[str]) -> Any:

@@ -1,6 +1,7 @@
 """Who is let in, and that nothing but what is known leaves the disk."""
 
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 from fgdiag_explorer import address, create_app
@@ -95,6 +96,7 @@ def test_below_a_prefix_whether_or_not_the_proxy_takes_it_off(runs: list[Path], 
 def test_addresses():
     assert address() == "http://127.0.0.1:8050/"
     assert address("::1", 1, "/x/", "a b") == "http://[::1]:1/x/?token=a+b"
+    assert address("0.0.0.0") == f"http://{gethostname()}:8050/"
     assert is_loopback("127.0.0.1")
     assert is_loopback("::1")
     assert not is_loopback("0.0.0.0")

@@ -100,7 +100,8 @@ def diagnose(request: Request) -> Diagnosis:
         curves, evidence = probe(run)
         ask(run, lambda: request.vlm, lambda: request.images)
         model = Reopened(run, lambda: request.vlm, lambda: request.images)
-        choose(model)
+        if run.manifest["device"] != "cpu":  # fifteen questions an image take a processor minutes
+            choose(model)
         speak(model)
         verdict = loss_budget(run, seed=run.manifest["seed"]).verdict
         return Diagnosis(run.path, write_report(run, curves, evidence), verdict)

@@ -138,6 +138,8 @@ def judge(
             agreeing = counted
             sentence += "" if enough else f" {unstable(counted)}"
     missing = _not_tested(curves, answered, at, agreeing is not None)
+    if answered and "multiple choice" not in set(words["way"]):
+        missing = (*missing, "a choice among a few by letter (`fgdiag answer RUN --ask likelihood,choice`)")
     return Verdict(stage, sentence, found, missing, agreeing)
 
 

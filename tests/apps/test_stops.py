@@ -14,7 +14,6 @@ import fgdiag_probes.answers
 import fgdiag_probes.bottleneck
 import fgdiag_probes.evidence
 import fgdiag_probes.free_text
-import fgdiag_probes.multiple_choice
 import fgdiag_probes.reading
 import pytest
 from fgdiag_cli import report
@@ -33,7 +32,6 @@ STEPS = {
     "probing": (fgdiag_probes.reading, "save", 7),
     "looking closer": (fgdiag_probes.evidence, "_look", 2),
     "asking": (fgdiag_probes.answers._Asked, "_ask", 2),
-    "asking to choose": (fgdiag_probes.multiple_choice, "replies_of", 1),
     "asking in free text": (fgdiag_probes.free_text, "replies_of", 1),
     "dealing anew": (fgdiag_probes.bottleneck, "deal_anew", 1),
     "judging": (fgdiag_probes.bottleneck, "judge", 1),
@@ -54,7 +52,6 @@ WRITTEN = (
     "test-000000.parquet",
     "prior.json",
     "answers.parquet",
-    "choices.parquet",
     "free_text.parquet",
     "stability.json",
     "verdict.json",
@@ -159,7 +156,6 @@ def test_a_real_process_is_quiet_and_ends_at_once(bench: Path, tmp_path: Path):
         "looking closer",
         "asking the model about training images",
         "asking the model",
-        "asking to choose",
         "asking in free text",
         "reading the baselines",
         "dealing the images anew",

@@ -69,8 +69,8 @@ def test_the_steps_one_by_one_give_the_same_verdict(
     ended = fgdiag("extract", "tiny-llava", "birds", "-o", run)
     assert (ended.code, ended.out) == (0, f"40 images at 8 sites in {run}\n")
     monkeypatch.chdir(tmp_path)  # the run knows where its model and images are
-    for step in ("probe", "answer", "report"):
-        ended = fgdiag(step, run)
+    for step in (["probe"], ["answer", "--ask", "likelihood,text"], ["report"]):
+        ended = fgdiag(*step, run)
         assert ended.code == 0, ended.err
     assert ended.out == f"{run}/report.html\n"
     assert verdict(Path(run)) == verdict(bench / "runs" / "birds")

@@ -153,9 +153,9 @@ def test_the_demo_keeps_tokens(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_answers_are_given_once(fgdiag: Fgdiag, no_model):
-    ended = fgdiag("answer", "runs/birds")
+    ended = fgdiag("answer", "runs/birds", "--ask", "likelihood,text")
     assert "fine class among look-alikes" in ended.out
-    assert set(fgdiag("answer", "runs/birds", "--json").json()["accuracy"]) == {
+    assert set(fgdiag("answer", "runs/birds", "--ask", "likelihood,text", "--json").json()["accuracy"]) == {
         "fine",
         "coarse",
         "fine|coarse",

@@ -147,6 +147,8 @@ def test_tokens_that_are_there_are_not_recorded_again(fgdiag: Fgdiag, no_model):
 def test_the_demo_keeps_tokens(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("fgdiag.fieldguide.write_fieldguide", lambda out, **_: out)
     monkeypatch.setattr(steps, "diagnose", lambda request: request)
+    monkeypatch.setattr(steps, "_map", lambda run: None)
+    monkeypatch.setattr(steps.Run, "open", lambda path: path)
     request = steps.demo("fgdiag demo")
     assert isinstance(request, steps.Request)
     assert request.recording == {"tokens": "auto"}

@@ -149,6 +149,23 @@ def _watching(
         raise SiteNeverRan(f"No output from {', '.join(silent)} in this forward pass; was an image given?")
 
 
+@contextmanager
+def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Have a module run `forward` while the block runs.
+
+    A model that is spread over devices has given its modules a forward of their own; they get that back.
+    """
+    changed: Any = module
+    own = vars(module).get("forward")
+    changed.forward = forward
+    try:
+        yield
+    finally:
+        del changed.forward
+        if own is not None:
+            changed.forward = own
+
+
 def _entered(
     tap: _Tap, keep: Callable[[_Tap, Tensor], None], _module: nn.Module, args: Any, kwargs: Any
 ) -> None:

@@ -23,6 +23,8 @@ Readout = Literal["image", "last", "pre", "cls"]
 READOUTS: tuple[Readout, ...] = ("image", "last", "pre", "cls")
 TOKENS = "tokens"
 """Under this name a site's image tokens are kept one by one, beside its readouts."""
+ATTENTION = "attn"
+"""Readout that a probe learns on them: attention to stored tokens. No vectors of it are recorded."""
 STAGE_OF_PART: dict[Part, str] = {
     "pixels": "pixels",
     "vision": "vision encoder",

@@ -301,7 +301,8 @@ class AttributionMaps:
 
     def sentences(self) -> list[str]:
         """What is to be said of methods that failed a check."""
-        return [_failure(row) for row in self.frame().to_dict("records") if not row["passed"]]
+        rows = self.frame().to_dict("records")
+        return [_failure(row) for row in rows if not row["passed"] and not np.isnan(row["over_moved"])]
 
     def _row(self, name: str) -> dict[str, Any]:
         maps = [one for one in self.maps if one.name == name]

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from fgdiag.errors import FgdiagError
+from fgdiag.errors import FgdiagError, RunIncomplete
 from fgdiag.image_features import record_features
 from fgdiag.image_models import ImageModel
 from fgdiag.image_set import ImageSet
 from fgdiag.store import Run
 from fgdiag_probes.answered import read_answers
 from fgdiag_probes.baseline_figures import draw_accuracies, draw_gaps
-from fgdiag_probes.depths import Depth, comparable
+from fgdiag_probes.depths import comparable
 from fgdiag_probes.image_only import Baseline, best_reference, read_baselines
 from fgdiag_probes.intervals import clustered_means, holm
 from fgdiag_probes.labels import Labels, Level
@@ -69,11 +69,6 @@ class Baselines:
             "baselines": json.loads(str(self.table.to_json(orient="records"))),
             "gaps": json.loads(str(self.gaps.to_json(orient="records"))),
         }
-
-    def reference(self, level: Level) -> Depth | None:
-        """Return the image-only reference, if there is one; see `fgdiag_probes.image_only.image_only_reference`."""
-        rivals = [one for one in self.found if one.is_reference]
-        return best_reference(rivals, level) if rivals else None
 
     def worst(self, level: Level | None = None, *, by: Level | None = None, top: int = 10) -> pd.DataFrame:
         """Return the classes in which the VLM stays furthest behind the reference; rows of `gaps`.
@@ -154,6 +149,10 @@ def compare_baselines(
         if model.reads_texts:
             embed_names(model, features, labels, templates)
     found = read_baselines(run, labels, seed=seed)
+    if not found:
+        raise RunIncomplete(
+            f"{run.path} recorded nothing that could be read without the language model; name an image model (--model)."
+        )
     answers = read_answers(run, labels)
     table = pd.concat([_scores(level, found, answers, labels) for level in labels.levels], ignore_index=True)
     gaps = pd.concat(

@@ -78,7 +78,7 @@ class LossBudget:
             words = "No significant loss"
         elif drop is None:
             words = f"Not readable after the {stage}"
-        elif drop["lost"]:
+        elif drop.get("lost", True):
             words = f"Lost in the {stage}"
         else:
             words = "Not said in the answer" if stage == "answer" else f"Harder to read after the {stage}"
@@ -111,7 +111,7 @@ def loss_budget(run: Run, *, seed: int = 0, network: bool = True, splits: bool =
     seed
         See `probe_layers`.
     network
-        Whether a small network reads the depths too, without which nothing can be called lost.
+        Whether a small network reads the depths too. Without it, what a linear probe no longer reads counts as lost.
     splits
         Whether the images are also dealt anew, to see if the verdict is stable; see `deal_anew`.
 
@@ -127,7 +127,7 @@ def loss_budget(run: Run, *, seed: int = 0, network: bool = True, splits: bool =
     references = image_only_reference(run, seed=seed)
     for level in labels.levels:
         chain = depths_of(curves, answers, level)
-        if level in references:
+        if level in references and chain and chain[0].name == "vision":
             chain = [references[level], *chain]
         upper = _upper(run, curves, chain, level, seed) if network else None
         asked = comparable(answers, level, labels)

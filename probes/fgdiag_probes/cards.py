@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from fgdiag_probes.labels import Labels
 
 
+def facts_line(run: "Run", labels: "Labels") -> str:
+    """Say in a line what was run on what."""
+    kinds = f" in {len(labels.coarse_names)} kinds" if "coarse" in labels.levels else ""
+    return (
+        f"{run.manifest['model']} on {run.manifest['images']['name']}: {len(labels.fine_names)} classes{kinds}, "
+        f"{len(labels.train):,} training and {len(labels.test):,} test images"
+    )
+
+
 def model_card(run: "Run") -> list[tuple[str, str]]:
     """Return what was run: the model, its parts, the question, the sites."""
     manifest = run.manifest

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fgdiag_probes.curves import ATTENTION
+from fgdiag.sites import ATTENTION
+from fgdiag_probes.few_images import SHOTS
 from fgdiag_probes.style import LEVEL_WORDS, minus, percent
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ DEPTH_WORDS = {
 }
 READERS = ("linear", "network", "nearest", "matched")
 """Columns of `Evidence.readers`."""
-FEW = (1, 5, 20)
 """Images a class."""
 
 
@@ -73,7 +73,7 @@ def selectivity(curves: "LayerCurves", place: "Place") -> float:
 
 
 def _readers(readers: "pd.DataFrame") -> Fold:
-    ways = (*READERS, *(f"few_{shots}" for shots in FEW))
+    ways = (*READERS, *(f"few_{shots}" for shots in SHOTS))
     rows: dict[str, list[list[str]]] = {}
     for row in readers.to_dict("records"):
         cells = [DEPTH_WORDS[row["depth"]], _place(row), *(percent(row[way]) for way in ways)]
@@ -92,7 +92,7 @@ def _readers(readers: "pd.DataFrame") -> Fold:
             "small network",
             "nearest neighbours",
             f"linear, {int(readers['width'].iloc[0])} dimensions",
-            *(f"linear, {shots} image{'s' * (shots > 1)} a class" for shots in FEW),
+            *(f"linear, {shots} image{'s' * (shots > 1)} a class" for shots in SHOTS),
             "codelength (bits an image)",
             "compression (times)",
         ),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from fgdiag.sites import Site
+from fgdiag.sites import ATTENTION, Site
 from fgdiag_probes.style import GREY, LEVEL_WORDS, READOUT_COLOURS, READOUT_WORDS, TEMPLATE, faded
 
 
@@ -87,7 +87,7 @@ def _add_line(figure: go.Figure, readout: str, points: pd.DataFrame, sites: list
     x = [sites.index(site) for site in points["site"]]
     score = drawn.times * points[drawn.column]
     low, high = (drawn.times * points[end] if end else score for end in (drawn.low, drawn.high))
-    sparse = readout == "attn"  # at few sites, far apart: a line between them would claim more
+    sparse = readout == ATTENTION  # at few sites, far apart: a line between them would claim more
     alone = len(x) == 1 or sparse
     if readout != "pre" and not alone and drawn.low:
         figure.add_scatter(
@@ -145,8 +145,14 @@ def _mark_parts(figure: go.Figure, sites: list[str]) -> None:
             figure.add_vline(x=left + 0.5, line={"color": GREY, "width": 0.7}, opacity=0.5)
 
 
-def site_ticks(sites: list[str], most: int = 9) -> dict[str, Any]:
-    """Name the sites where parts begin, the last, and some in between: all would not fit on a phone."""
+def site_ticks(sites: list[str], most: int = 9, *, answer: bool = False) -> dict[str, Any]:
+    """Name the sites where parts begin, the last, and some in between: all would not fit on a phone.
+
+    Parameters
+    ----------
+    answer
+        Whether the answer follows behind the last site.
+    """
     step = max(1, -(-len(sites) // most))
     parts = [Site.parse(site).part for site in sites]
     starts = [i for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
@@ -154,9 +160,10 @@ def site_ticks(sites: list[str], most: int = 9) -> dict[str, Any]:
     for i in range(starts[-1] + step, len(sites) - step + 1, step):
         marks.add(i)
     shown = sorted(marks)
+    names = [sites[i] for i in shown]
     return {
-        "tickvals": shown,
-        "ticktext": [sites[i] for i in shown],
-        "range": [-0.5, len(sites) - 0.5],
+        "tickvals": [*shown, len(sites)] if answer else shown,
+        "ticktext": [*names, "answer"] if answer else names,
+        "range": [-0.5, len(sites) - 0.5 + answer],
         "tickangle": -45,
     }

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from fgdiag.errors import ControlFailed, RunIncomplete
 from fgdiag.progress import track
-from fgdiag.sites import Site
+from fgdiag.sites import ATTENTION, Site
 from fgdiag.store import Run
 from fgdiag_probes import reading
 from fgdiag_probes.attention_pooling import attend
@@ -29,9 +29,6 @@ METHOD = f"4: penalties {PENALTIES} and beyond, {FOLDS} folds to {TOLERANCE}, co
 """Changes whenever the same activations would be read differently, so that no old reading passes for new."""
 RELATIVE_ROUNDING = {"float32": 1e-5, "float16": 4 * 2**-10, "bfloat16": 4 * 2**-7}
 """Rounding noise of a model computing in this dtype, as a share of the numbers it computes with."""
-
-ATTENTION = "attn"
-"""Readout that attends to stored tokens."""
 
 Place = tuple[str, str]
 """Names of a site and of a readout."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fgdiag.errors import RunIncomplete
 from fgdiag.sites import Site
 from fgdiag_probes.curves import LayerCurves
 from fgdiag_probes.labels import Labels, Level
@@ -53,9 +54,19 @@ def depths_of(curves: LayerCurves, answers: Readings | None, level: Level) -> li
 
     The best of all readouts speaks for a depth, and of all sites where there are several; chosen on held-out
     training images.
+
+    Raises
+    ------
+    RunIncomplete
+        There are not two to compare.
     """
     found = [depth_at(curves, level, name, among) for name, among in sites_of(curves).items()]
     depths = [depth for depth in found if depth]
+    if len(depths) + (answers is not None) < 2:
+        raise RunIncomplete(
+            f"The run has recorded {len(depths)} of the depths that are compared; expected two or more. Record it anew "
+            "with vision, projector or LLM layers among --sites, or ask the model (`fgdiag answer`)."
+        )
     if answers is not None:
         depths.append(Depth("answer", "answer", "likelihood", answers[level]))
     return depths

@@ -143,10 +143,11 @@ def embed(run: Run, sites: Sequence[str] | None = None, *, seed: int = 0) -> Emb
 
 def telling_sites(run: Run) -> list[str]:
     """What the projector is fed and gives, and four layers of the language model, the last among them."""
-    names = [str(site) for site in run.sites if site.part in ("vision", "projector") and site.index is None]
+    vision = [str(site) for site in run.sites if site == Site("vision")]
+    projectors = [str(site) for site in run.sites if site.part == "projector"]
     layers = [str(site) for site in run.sites if site.part == "llm"]
     at = np.unique(np.linspace(0, len(layers) - 1, 4).round().astype(int)) if layers else []
-    return [*names, *(layers[index] for index in at)]
+    return [*vision, *projectors[:1], *(layers[index] for index in at)]
 
 
 def _read(run: Run, site: str) -> np.ndarray:

@@ -71,7 +71,13 @@ class LowRankProjector(Fault):
     site: ClassVar[str | None] = "projector"
 
     def _hang(self, vlm: "VLM") -> Iterator[RemovableHandle]:
-        spec = vlm.anatomy.site("projector")
+        found = [spec for spec in vlm.anatomy.sites if str(spec.site) == "projector"]
+        if not found:
+            raise CannotPlant(
+                f"{vlm.name} injects its image embeddings at several depths, so its projector cannot be cut to a "
+                "rank here."
+            )
+        spec = found[0]
         if spec.reads != "input":
             raise CannotPlant(
                 f"{vlm.name} does not give its image embeddings to the LLM as tokens of the sequence, so its projector "

@@ -74,13 +74,16 @@ def free_questions(
         for wording in range(wordings)
     }
     rows, questions, pictures = [], [], []
-    for level in labels.levels:
-        for row in sampled(labels, sample, seed).tolist():
+    for row in sampled(labels, sample, seed).tolist():
+        picture = partial(
+            images.open, row
+        )  # one and the same for all its questions, which then share its prefix
+        for level in labels.levels:
             if not labels.asked(level, np.array([row]))[0]:
                 continue
             for wording in range(wordings):
                 text = asked(level, row, wording)
-                questions.append(Question(partial(images.open, row), text, (), shown[level, wording]))
+                questions.append(Question(picture, text, (), shown[level, wording]))
                 pictures.append(" ".join(ids[[row, *taught[level]]].tolist()))
                 about = {"row": row, "fine": fine[row], "coarse": coarse[row]}
                 rows.append({**about, "level": level, "wording": wording, "prompt": text})

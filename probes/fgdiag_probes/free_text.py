@@ -15,7 +15,7 @@ from fgdiag_probes.free_questions import free_questions
 from fgdiag_probes.intervals import clustered_means
 from fgdiag_probes.kept_replies import replies_of
 from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.naming import ClassNames, Synonyms, refuses
+from fgdiag_probes.naming import ClassNames, Named, Synonyms, refuses
 from fgdiag_probes.said_figures import draw_accuracy, draw_grain
 
 if TYPE_CHECKING:
@@ -237,10 +237,10 @@ def matched(table: pd.DataFrame, replies: list[Reply], names: ClassNames) -> pd.
 def _told(text: str, fine: str, coarse: str, level: Level, names: ClassNames) -> dict[str, Any]:
     named = names.in_text(text)
     said = (*named.fine, *named.coarse, "")[0]
-    grain = _grain(text, fine, coarse, names)
+    grain = _grain(text, named, fine, coarse, names)
     truth = coarse if level == "coarse" else fine
     known = set(names.kind_of.values()) if level == "coarse" else names.kind_of
-    inside = {name for name in known if _is_substring(name, text)}
+    inside = {name for name in known if is_substring(name, text)}
     return {
         "text": text,
         "said": said,
@@ -253,8 +253,7 @@ def _told(text: str, fine: str, coarse: str, level: Level, names: ClassNames) ->
     }
 
 
-def _grain(text: str, fine: str, coarse: str, names: ClassNames) -> Grain:
-    named = names.in_text(text)
+def _grain(text: str, named: Named, fine: str, coarse: str, names: ClassNames) -> Grain:
     if named.fine:
         if named.fine[0] == fine:
             return "fine"
@@ -265,6 +264,6 @@ def _grain(text: str, fine: str, coarse: str, names: ClassNames) -> Grain:
     return "refusal" if refuses(text) else "none"
 
 
-def _is_substring(name: str, text: str) -> bool:
+def is_substring(name: str, text: str) -> bool:
     """The rule of Zhang et al. (2024, arXiv 2405.18415): the lower-cased name anywhere in the lower-cased answer."""
     return spoken(name).lower() in text.lower()

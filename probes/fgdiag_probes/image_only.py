@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -100,13 +101,17 @@ def read_baselines(run: Run, labels: Labels, *, seed: int, only_references: bool
         for source, method, reader in _all(run, labels, folds)
         if not only_references or Baseline(source.model, source.readout, method, {}).is_reference
     ]
-    found = []
-    for source, method, reader in track(
-        asked, description="reading the baselines", total=len(asked), unit="readers"
+    keys = [_key(run, source, method, seed) for source, method, _ in asked]
+    kept = {key: reading.load(_path(run, key), key, labels) for key in keys}
+    todo = [(key, reader) for key, (_, _, reader) in zip(keys, asked, strict=True) if kept[key] is None]
+    done = len(asked) - len(todo)
+    for key, reader in track(
+        todo, description="reading the baselines", total=len(asked), unit="readers", done=done
     ):
-        readings = _cached(run, labels, source, method, reader, seed)
-        found.append(Baseline(source.model, source.readout, method, readings))
-    return found
+        kept[key] = found = reader()
+        reading.save(_path(run, key), key, found)
+    read = zip(asked, (kept[key] for key in keys), strict=True)
+    return [Baseline(source.model, source.readout, method, of) for (source, method, _), of in read if of]
 
 
 def image_only_reference(run: Run, *, seed: int = 0) -> dict[Level, Depth]:
@@ -160,6 +165,8 @@ def _own(run: Run) -> Iterator[Source]:
     for model, site in ((OWN, "vision"), (PIXELS, "pixels")):
         if site in sites:
             names = [name for name in JOINED if name in run.readouts(site)]
+            if not names:
+                continue
             load = partial(_joined, partial(run.activations, site), names)
             yield Source(model, "+".join(names), "", load, resolution_of(run, site))
 
@@ -181,15 +188,11 @@ def _joined(read: Callable[[str], np.ndarray], names: list[str]) -> np.ndarray:
     return np.hstack([read(name) for name in names])
 
 
-def _cached(
-    run: Run, labels: Labels, source: Source, method: str, reader: Callable[[], Readings], seed: int
-) -> Readings:
-    """What was read before, or else what `reader` reads, kept from then on."""
+def _key(run: Run, source: Source, method: str, seed: int) -> str:
+    """Changes with everything that a reading hangs on."""
     made_of = json.dumps([METHOD, key_of(run, seed), source.model, source.readout, source.digest, method])
-    key = hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()
-    path = run.result_path(f"baselines/readings/{key}.npz")
-    kept = reading.load(path, key, labels)
-    if kept is None:
-        kept = reader()
-        reading.save(path, key, kept)
-    return kept
+    return hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()
+
+
+def _path(run: Run, key: str) -> Path:
+    return run.result_path(f"baselines/readings/{key}.npz")

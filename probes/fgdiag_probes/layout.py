@@ -7,7 +7,7 @@ given, say which part of the picture each token is made of, before attention spr
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fgdiag.errors import ModelNotSupported
+from fgdiag.hooks import replaced_forward
 from fgdiag.prompts import FINE_QUESTION
 from fgdiag_probes.substitution import AT_ONCE, Entry, copies, entry_spec, tokens_at
 
@@ -212,19 +213,10 @@ def _blocks_passed_over(vlm: "VLM", inputs: Mapping[str, Any]) -> Iterator[None]
     """Let every block of the vision encoder hand on what it is given, where it keeps the shape."""
     paths = [spec.path for name in vlm.anatomy.encoder_block_sites for spec in [vlm.anatomy.site(name)]]
     blocks = [vlm.model.get_submodule(path) for path in paths]
-    before: dict[nn.Module, Any] = {}
-    for block, output in _outputs(vlm, blocks, inputs):
-        before[block] = vars(block).get(
-            "forward"
-        )  # where the model is spread over devices, it has one of its own
-        block.forward = _handing_on(output)
-    try:
+    with ExitStack() as stack:
+        for block, output in _outputs(vlm, blocks, inputs):
+            stack.enter_context(replaced_forward(block, _handing_on(output)))
         yield
-    finally:
-        for block, forward in before.items():
-            del block.forward
-            if forward is not None:
-                block.forward = forward
 
 
 def _outputs(vlm: "VLM", blocks: list[nn.Module], inputs: Mapping[str, Any]) -> list[tuple[nn.Module, Any]]:

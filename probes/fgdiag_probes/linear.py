@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fgdiag.sites import ATTENTION
 from fgdiag_probes.solver import Solution, follow, minimise
 
 PENALTIES = (1.0, 0.1, 0.01, 0.001, 0.0001)
@@ -318,7 +319,7 @@ def fits_in_words(table: pd.DataFrame) -> str:
 
     Attention pooling is left out: it is no linear probe, and its penalties are on another scale.
     """
-    table = table.loc[table["readout"] != "attn"]
+    table = table.loc[table["readout"] != ATTENTION]
     at_edge, penalty = table["at_edge"].to_numpy(bool), table["penalty"].to_numpy()
     strongest = int((at_edge & (penalty >= max(PENALTIES))).sum())
     weakest = int(at_edge.sum()) - strongest

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from fgdiag.prompts import spoken
@@ -114,7 +115,7 @@ def by_image(features: np.ndarray, classes: np.ndarray, count: int) -> np.ndarra
     spread = features.std(0)
     scaled = (features - features.mean(0)) / np.where(spread > 0, spread, np.inf)
     means = np.stack([scaled[classes == code].mean(0) for code in range(count)]).astype(np.float64)
-    return -np.sqrt(np.square(means[:, None] - means).sum(2))
+    return -cdist(means, means)
 
 
 def offered(

@@ -259,7 +259,7 @@ def _together(rows: pd.DataFrame) -> pd.Series:
     for row, wording, options, logs, place in zip(*columns, strict=True):
         total = evidence.setdefault((row, wording), {})
         right.setdefault((row, wording), options[place])
-        for name, log in zip(options, _among(logs), strict=True):
+        for name, log in zip(options, among(logs), strict=True):
             total[name] = total.get(name, 0.0) + log
     hits = [max(total, key=lambda name: total[name]) == right[key] for key, total in evidence.items()]
     return _mean_by(np.array([row for row, _ in evidence]), np.array(hits))
@@ -286,8 +286,8 @@ def _sizes(rows: pd.DataFrame) -> np.ndarray:
     return np.array([len(options) for options in rows["options"]])
 
 
-def _among(logs: Any) -> np.ndarray:
-    """Log-probabilities of the letters among each other."""
+def among(logs: Any) -> np.ndarray:
+    """Log-probabilities in nats of the letters among each other; a letter that was not told of has a tiny one."""
     logs = np.maximum(np.asarray(logs, float), UNTOLD)
     return logs - np.logaddexp.reduce(logs)
 
@@ -301,7 +301,7 @@ def _sway(rows: pd.DataFrame, by: By) -> pd.DataFrame:
     clusters = rows.sort_values("row").drop_duplicates("row")["fine"].to_numpy(str)
     off = 100 * (by_place.to_numpy(float) - by_place.to_numpy(float).mean(1, keepdims=True))
     estimate = clustered_means(off.T, clusters, step=100)
-    prior = np.exp([_among(logs) for logs in rows["letters"]]).mean(0) if by == "letters" else np.nan
+    prior = np.exp([among(logs) for logs in rows["letters"]]).mean(0) if by == "letters" else np.nan
     return pd.DataFrame(
         {
             "level": rows["level"].iloc[0],

@@ -126,9 +126,12 @@ class ClassNames:
                     raise SynonymsNotUsable(
                         f"{text!r} cannot be a synonym of {name!r}, for it is the name of another class. Take it out."
                     )
-                if form and other == name and (level, name) not in forms.setdefault("".join(form), []):
-                    forms["".join(form)].append((level, name))
-                    longest = max(longest, len(form))
+                if other != name:
+                    continue
+                for key in {"".join(form), "".join(word for word in form if word != BREAK)} - {""}:
+                    if (level, name) not in forms.setdefault(key, []):
+                        forms[key].append((level, name))
+                longest = max(longest, len(form))
         return cls(dict(kind_of), {form: tuple(found) for form, found in forms.items()}, longest)
 
     def in_text(self, text: str) -> Named:
@@ -151,7 +154,7 @@ class ClassNames:
         found, start = [], 0
         while start < len(tokens):
             for end in range(min(len(tokens), start + self.longest + JOINED), start, -1):
-                classes = () if BREAK in tokens[start:end] else self.forms.get("".join(tokens[start:end]), ())
+                classes = self.forms.get("".join(tokens[start:end]), ())
                 if classes:
                     found.append((start, end, classes))
                     break

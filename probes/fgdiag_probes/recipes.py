@@ -87,7 +87,7 @@ VLMCLASSIFIER = Recipe(
         "one seed, no control, one layer of the LLM",
         "an answer counts as right where the name stands anywhere in it, even inside a word (lime in limestone)",
         "the paper estimates the prior of its corrected likelihood on the evaluation images and its weight there; "
-        "here the prior is asked of the model without an image",
+        "here both are chosen on training images, and in runs of an older fgdiag asked without an image at weight 1",
     ),
 )
 RESPONSE_WIDE_SHUT = Recipe(
@@ -188,6 +188,11 @@ def spec_of(run: Run, recipe: Recipe, depth: Depth) -> Spec:
 def _place(run: Run, recipe: Recipe, depth: Depth) -> tuple[str, str]:
     if depth == "last llm layer":
         before, *after = last_sites(run)
+        if before == "llm.norm" and not recipe.final_norm:
+            raise RunIncomplete(
+                f"{run.path} did not record the last LLM block, which {recipe.title} reads; record it anew, "
+                "without --sites."
+            )
         return (after[0] if recipe.final_norm and after else before), recipe.readout
     part = "vision" if depth == "encoder" else "projector"
     among = [

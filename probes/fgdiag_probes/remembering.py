@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from fgdiag.hooks import replaced_forward
+
 if TYPE_CHECKING:
     from fgdiag.vlm import VLM
 
@@ -63,11 +65,8 @@ def remembering(vlm: "VLM", memory: Memory) -> Iterator[None]:
             memory.keep(keys, known)
         return known
 
-    encoder.forward = remembered
-    try:
+    with replaced_forward(encoder, remembered):
         yield
-    finally:
-        del encoder.forward
 
 
 def _keys(args: Any, options: dict[str, Any]) -> list[bytes]:

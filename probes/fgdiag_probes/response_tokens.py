@@ -53,9 +53,7 @@ def last_sites(run: Run) -> list[str]:
     """Return the last LLM block of a run, and the final norm where the model has one."""
     llm = [site for site in run.sites if site.part == "llm"]
     if not llm:
-        raise RunIncomplete(
-            f"{run.path} recorded no layer of the LLM; record it anew, with --sites llm.norm."
-        )
+        raise RunIncomplete(f"{run.path} recorded no layer of the LLM; record it anew, without --sites.")
     norm = [site for site in llm if site.index == "norm"]
     return [str(site) for site in [*[site for site in llm if site not in norm][-1:], *norm]]
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-from fgdiag.prompts import spoken
 from fgdiag.store import Run
+from fgdiag_probes.free_text import is_substring, kinds_of
 from fgdiag_probes.labels import Labels
 from fgdiag_probes.naming import ClassNames
 from fgdiag_probes.response_tokens import has_responses, read_responses
@@ -15,7 +15,7 @@ SCORINGS: dict[Scoring, str] = {
     "substring": "the text written has the name in it, even inside a word",
     "words": "the text written names the class, in whole words",
     "likelihood": "the likeliest class name (sum over its tokens)",
-    "corrected": "the same, over its likelihood without the image",
+    "corrected": "the same, less a prior of the names",
 }
 
 
@@ -28,10 +28,9 @@ def answered_right(run: Run, labels: Labels) -> dict[Scoring, np.ndarray]:
     right: dict[Scoring, np.ndarray] = {}
     if has_responses(run):
         texts = read_responses(run).texts[labels.test]
-        kinds = labels.coarse_names[labels.siblings.argmax(0)]
-        names = ClassNames.of(dict(zip(labels.fine_names.tolist(), kinds.tolist(), strict=True)))
+        names = ClassNames.of(kinds_of(labels))
         pairs = list(zip(texts.tolist(), truth.tolist(), strict=True))
-        right["substring"] = np.array([spoken(name).lower() in text.lower() for text, name in pairs])
+        right["substring"] = np.array([is_substring(name, text) for text, name in pairs])
         right["words"] = np.array([name in names.in_text(text).fine for text, name in pairs])
     if run.result_path("answers.parquet").exists():
         answers = run.read_table("answers").set_index("row").reindex(labels.test)

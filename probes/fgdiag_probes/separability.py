@@ -21,12 +21,12 @@ import plotly.graph_objects as go
 from fgdiag.errors import ImagesNotUsable
 from fgdiag.progress import track
 from fgdiag.prompts import spoken
-from fgdiag.sites import Site
+from fgdiag.sites import ATTENTION, Site
 from fgdiag.store import Run, write_bytes
 from fgdiag_probes.answered import read_answers
 from fgdiag_probes.class_names import class_named
 from fgdiag_probes.confusion import ConfusedPairs, confused_pairs
-from fgdiag_probes.curves import ATTENTION, FOLDS, LayerCurves, Place, key_of, probe_layers, resolution_of
+from fgdiag_probes.curves import FOLDS, LayerCurves, Place, key_of, probe_layers, resolution_of
 from fgdiag_probes.depths import sites_of
 from fgdiag_probes.discriminant import RIDGES, discriminate
 from fgdiag_probes.falls import Flipped, fall_for_good
@@ -321,7 +321,7 @@ def _place(
         "marks": marks_between(first, second),
         "images": len(rows),
         "confused": _confused(confused, first, second),
-        "third": int((right[-1] == CHANCE).sum()),
+        "third": int((right[-1] == CHANCE).sum()) if chain[-1].site == "answer" else None,
         "outcome": "lost" if fall else "nowhere" if readable.any() else "never readable",
         "after": chain[start].site,
         "by": chain[end].site,

@@ -6,6 +6,8 @@ lines and text of a middle grey, so a figure sits on a light page as on a dark o
 
 import plotly.graph_objects as go
 
+from fgdiag.sites import ATTENTION
+
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
     "#0072B2",
     "#E69F00",
@@ -16,13 +18,13 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
     "#8A8F98",
 )
 
-READOUT_COLOURS = {"image": BLUE, "last": ORANGE, "cls": GREEN, "pre": PURPLE, "attn": VERMILION}
+READOUT_COLOURS = {"image": BLUE, "last": ORANGE, "cls": GREEN, "pre": PURPLE, ATTENTION: VERMILION}
 READOUT_WORDS = {
     "image": "mean over image tokens",
     "last": "last prompt token",
     "cls": "class token",
     "pre": "tokens before the image",
-    "attn": "attention over image tokens",
+    ATTENTION: "attention over image tokens",
 }
 LEVEL_WORDS = {
     "fine|coarse": "fine class among look-alikes",

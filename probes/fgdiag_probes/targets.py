@@ -19,8 +19,9 @@ from torch import Tensor
 from fgdiag.errors import ClassNotFound, RunIncomplete, SiteNotFound
 from fgdiag.hooks import capture
 from fgdiag.prompts import FINE_QUESTION, spoken
+from fgdiag.sites import ATTENTION
 from fgdiag.store import Run
-from fgdiag_probes.curves import ATTENTION, FOLDS, resolution_of
+from fgdiag_probes.curves import FOLDS, resolution_of
 from fgdiag_probes.in_process import InProcess
 from fgdiag_probes.labels import Labels
 from fgdiag_probes.likelihood import answer_ids

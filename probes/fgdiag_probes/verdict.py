@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from fgdiag_probes.curves import ATTENTION, LayerCurves
+from fgdiag.sites import ATTENTION
+from fgdiag_probes.curves import LayerCurves
 from fgdiag_probes.depths import OWN, REFERENCE
 from fgdiag_probes.verdict_words import (
     Row,
@@ -35,7 +36,9 @@ LITTLE = 0.15
 Not to see a gain among few classes is no proof that there is none."""
 STEADY = 0.8
 """Share of other deals of the images that must name the same stage for a verdict to be called stable."""
-OTHER_DEALS = "Other deals of the images into training and test images, read without attention, name"
+OTHER_DEALS = (
+    "Other deals of the images into training and test images, read without attention or network, name"
+)
 
 NOT_TESTED = (
     "use: whether the model relies on what a probe reads, which only an intervention shows",
@@ -132,7 +135,8 @@ def judge(
         found = (*found, others_say(stability))
         counted = (stability.agreeing(stage), len(stability.stages))
         enough = counted[0] >= STEADY * counted[1]
-        if largest is not None and _only_dealt_once(largest, at):
+        by_size, _ = named(drops.drop(columns="lost", errors="ignore"), depths, level)
+        if by_size != stage or (largest is not None and _only_dealt_once(largest, at)):
             sentence += "" if enough else f" {OTHER_DEALS}: {named_by(stability)}."
         else:
             agreeing = counted
@@ -181,6 +185,12 @@ def _not_tested(
     missing = []
     if not answered:
         missing.append("the model's own answers")
+    level = curves.labels.levels[0]
+    for depth, stage in (("vision", "vision encoder"), ("projector", "projector")):
+        if (level, depth) not in at:
+            missing.append(
+                f"the {stage} by itself: it is not recorded, so what it loses counts as a later loss"
+            )
     if "coarse" not in curves.labels.levels:
         missing.append("whether a drop is specific to fine detail: the images have no coarse labels")
     if not dealt_anew:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fgdiag_probes.curves import ATTENTION, LayerCurves
+from fgdiag.sites import ATTENTION
+from fgdiag_probes.curves import LayerCurves
 from fgdiag_probes.depths import REFERENCE
 from fgdiag_probes.linear import fits_in_words
 from fgdiag_probes.style import percent

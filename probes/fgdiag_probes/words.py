@@ -6,7 +6,7 @@ compared with what the likelihood of the names would have answered to the *same*
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from fgdiag_probes.drops import SIGNIFICANT
 from fgdiag_probes.free_text import FreeText
 from fgdiag_probes.intervals import clustered_means, holm
 from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.multiple_choice import MultipleChoice
+from fgdiag_probes.multiple_choice import MultipleChoice, among
 from fgdiag_probes.reading import Readings
 
 Way = Literal["multiple choice", "free text"]
@@ -69,8 +69,9 @@ def steps_to_words(run: Run, labels: Labels, answers: Readings) -> pd.DataFrame:
         `linked`: the accuracy on the scale of the level, in [0, 1]. There the words keep the share of what the
         likelihood knows beyond chance that they keep of it at their own question, as index numbers are linked.
     """
+    asked = _Asked.read(run)
     tables = [
-        _compared(list(_tasks(run, labels, answers, level)), labels, answers, level)
+        _compared(list(_tasks(asked, labels, answers, level)), labels, answers, level)
         for level in labels.levels
     ]
     return pd.concat(
@@ -78,16 +79,29 @@ def steps_to_words(run: Run, labels: Labels, answers: Readings) -> pd.DataFrame:
     )
 
 
-def _tasks(run: Run, labels: Labels, answers: Readings, level: Level) -> Iterator[_Task]:
-    scores = kept_scores(run, "coarse" if level == "coarse" else "fine")
-    if scores is not None and run.result_path("choices.parquet").exists():
-        chosen = MultipleChoice.read(run)
-        if level in chosen.levels:
-            yield _choosing(chosen, scores, level)
-    if run.result_path("free_text.parquet").exists():
-        told = FreeText.read(run)
-        if level in told.levels:
-            yield _telling(told, labels, answers, level)
+@dataclass(frozen=True)
+class _Asked:
+    """What a run has of words; None where it was not asked."""
+
+    choice: MultipleChoice | None
+    text: FreeText | None
+    fine: pd.DataFrame | None
+    coarse: pd.DataFrame | None
+
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        chosen = MultipleChoice.read(run) if run.result_path("choices.parquet").exists() else None
+        told = FreeText.read(run) if run.result_path("free_text.parquet").exists() else None
+        fine, coarse = (kept_scores(run, level) if chosen else None for level in ("fine", "coarse"))
+        return cls(chosen, told, fine, coarse)
+
+
+def _tasks(asked: _Asked, labels: Labels, answers: Readings, level: Level) -> Iterator[_Task]:
+    scores = asked.coarse if level == "coarse" else asked.fine
+    if asked.choice and scores is not None and level in asked.choice.levels:
+        yield _choosing(asked.choice, scores, level)
+    if asked.text and level in asked.text.levels:
+        yield _telling(asked.text, labels, answers, level)
 
 
 def _choosing(found: MultipleChoice, scores: pd.DataFrame, level: Level) -> _Task:
@@ -95,8 +109,11 @@ def _choosing(found: MultipleChoice, scores: pd.DataFrame, level: Level) -> _Tas
     by = "letters" if "letters" in found.ways else "text"
     table = found.table.query("level == @level")
     rows, right = table["row"].to_numpy(), table["right"].to_numpy()
+    values, at = scores.to_numpy(), scores.index.get_indexer(pd.Index(rows))
+    column = {name: number for number, name in enumerate(scores)}
     offered = [
-        scores.loc[row, list(options)].to_numpy() for row, options in zip(rows, table["options"], strict=True)
+        values[row, [column[name] for name in options]]
+        for row, options in zip(at, table["options"], strict=True)
     ]
     images, of_image = np.unique(rows, return_inverse=True)
 
@@ -106,7 +123,9 @@ def _choosing(found: MultipleChoice, scores: pd.DataFrame, level: Level) -> _Tas
     said = mean(table[f"by_{by}"].to_numpy() == right)
     known = mean([of.argmax() == place for of, place in zip(offered, right, strict=True)])
     chance = float(mean([1 / len(of) for of in offered]).mean())
-    bits = mean(_bits(table["letters"], right) - _bits(offered, right)) if by == "letters" else None
+    bits = (
+        mean(_bits(map(among, table["letters"]), right) - _bits(offered, right)) if by == "letters" else None
+    )
     return _Task("multiple choice", images, said, known, chance, bits)
 
 
@@ -119,7 +138,7 @@ def _bits(scores: Iterable[np.ndarray], right: np.ndarray) -> np.ndarray:
 
 def _telling(found: FreeText, labels: Labels, answers: Readings, level: Level) -> _Task:
     """Free text against the likeliest of all names of the level."""
-    said = found.per_image(level).reindex(labels.test).to_numpy(float)
+    said = found.correct(labels.test, level)
     both = ~np.isnan(said) & ~np.isnan(answers[level].bits) & labels.asked(level, labels.test)
     right = answers[level].correct(labels, level).astype(float)
     return _Task("free text", labels.test[both], said[both], right[both], 0.0, None)

@@ -96,3 +96,10 @@ def test_a_built_in_synonym_gives_way_to_a_class_of_that_name():
     names = ClassNames.of({"Satsuma": "", "Mandarin": ""})
     assert names.in_text("mandarins").fine == ("Mandarin",)
     assert names.in_text("satsuma").fine == ("Satsuma",)
+
+
+@pytest.mark.parametrize("text", ["A St. Bernard.", "st bernard", "It is a St. Bernard, I think"])
+def test_a_mark_in_a_name_does_not_hide_it(text: str) -> None:
+    names = ClassNames.of({"St. Bernard": "dog", "F-16A/B": "jet"})
+    assert names.in_text(text).fine == ("St. Bernard",)
+    assert names.in_text("an F-16A/B in flight").fine == ("F-16A/B",)

@@ -151,6 +151,10 @@ def answer(
         many = {"sample": sample, "wordings": wordings, "examples": examples, "options": choices}
         ways, shown = options.names(ask), {"dry_run": dry_run, "as_json": as_json}
         return served.answer(asked, ways, {**many, "distractors": distractors}, synonyms=synonyms, **shown)
+    if dry_run or out is not None or model_name is not None:
+        raise typer.BadParameter(
+            "--dry-run, --out and --model are for a served model; give --endpoint URL too."
+        )
 
     from fgdiag_probes.naming import read_synonyms
 

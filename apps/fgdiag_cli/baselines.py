@@ -1,6 +1,5 @@
 """The command `fgdiag baselines`: what the images alone give away, beside what the model answers."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from fgdiag_cli import options
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from fgdiag_probes.baselines import Baselines
 
     from fgdiag.store import Run
@@ -31,7 +31,6 @@ Templates = Annotated[
         "times; their embeddings are averaged. Default: seven phrasings of CLIP.",
     ),
 ]
-Figure = Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figures to this file.")]
 WORST = 8
 
 
@@ -39,7 +38,7 @@ def baselines(
     run: options.RunFolder,
     model: Models = None,
     template: Templates = None,
-    figure: Figure = None,
+    figure: options.Figure = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -62,7 +61,7 @@ def baselines(
     from fgdiag.image_models import open_image_model
     from fgdiag.progress import say
     from fgdiag_cli.diagnose import open_run, reopen_images
-    from fgdiag_cli.screen import print_json
+    from fgdiag_cli.screen import print_json, write_figures
 
     recorded = open_run(run)
     opening = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
@@ -75,7 +74,7 @@ def baselines(
         seed = recorded.manifest["seed"]
         found = compare_baselines(recorded, opened, images, templates=template, seed=seed)
     if figure:
-        _write(found, figure)
+        write_figures(figure, *_figures(found))
     print_json(found.json()) if as_json else _print(found, recorded)
 
 
@@ -125,12 +124,7 @@ def _score(row: dict[Any, Any]) -> str:
     return f"{score}, gap {row['gap']:.0f} ({row['gap_low']:.0f} to {row['gap_high']:.0f})"
 
 
-def _write(found: "Baselines", path: Path) -> None:
-    """One page: accuracy at every level, then the classes with the largest gaps."""
-    figures = [found.figure(level) for level in found.labels.levels]
-    if len(found.gaps):
-        figures.append(found.gap_figure())
-    first, *others = figures
-    look: dict[str, Any] = {"full_html": False, "config": {"displayModeBar": False}}
-    parts = [first.to_html(**look), *(one.to_html(**look, include_plotlyjs=False) for one in others)]
-    path.write_text("<!doctype html><meta charset='utf-8'>" + "\n".join(parts), encoding="utf-8")
+def _figures(found: "Baselines") -> "list[go.Figure]":
+    """Accuracy at every level, then the classes with the largest gaps."""
+    gaps = [found.gap_figure()] if len(found.gaps) else []
+    return [*(found.figure(level) for level in found.labels.levels), *gaps]

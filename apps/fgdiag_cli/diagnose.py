@@ -99,12 +99,18 @@ def diagnose(request: Request) -> Diagnosis:
     with run.lock():
         curves, evidence = probe(run)
         ask(run, lambda: request.vlm, lambda: request.images)
-        model = Reopened(run, lambda: request.vlm, lambda: request.images)
-        if run.manifest["device"] != "cpu":  # fifteen questions an image take a processor minutes
-            choose(model)
+        _ask_in_words(Reopened(run, lambda: request.vlm, lambda: request.images))
+        budget = loss_budget(run, seed=run.manifest["seed"])
+        return Diagnosis(run.path, write_report(run, curves, evidence, budget), budget.verdict)
+
+
+def _ask_in_words(model: Reopened) -> None:
+    """Ask to choose and in free text, unless that was done, perhaps of more images or in other wordings."""
+    run = model.run
+    if run.manifest["device"] != "cpu" and not run.result_path("choices.json").exists():
+        choose(model)  # fifteen questions an image would take a processor minutes
+    if not run.result_path("free_text.json").exists():
         speak(model)
-        verdict = loss_budget(run, seed=run.manifest["seed"]).verdict
-        return Diagnosis(run.path, write_report(run, curves, evidence), verdict)
 
 
 def record(request: Request) -> Run:

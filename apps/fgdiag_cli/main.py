@@ -220,13 +220,16 @@ def report(run: options.RunFolder, as_json: options.Json = False) -> None:
     For example:
       fgdiag report runs/flowers
     """
+    from fgdiag_probes import loss_budget
+
     from fgdiag_cli import diagnose as steps
     from fgdiag_cli.report import write_report
     from fgdiag_cli.screen import print_json
 
     recorded = steps.open_run(run)
     with recorded.lock():
-        path = write_report(recorded, *steps.probe(recorded))
+        found = steps.probe(recorded)
+        path = write_report(recorded, *found, loss_budget(recorded, seed=recorded.manifest["seed"]))
     print_json({"report": str(path), "run": str(run)}) if as_json else print(path)
 
 

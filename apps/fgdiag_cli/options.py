@@ -87,6 +87,9 @@ Out = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON on stdout, for programs to read.")]
+Figure = Annotated[
+    Path | None, typer.Option(metavar="FILE.html", help="Write what can be drawn of it to this file.")
+]
 
 Prompt = Annotated[
     str, typer.Option(metavar="TEXT", help="What is asked about every image.", rich_help_panel=RECORDING)

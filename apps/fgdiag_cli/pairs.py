@@ -1,6 +1,5 @@
 """The command `fgdiag pairs`: where along the model two classes stop being told apart."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,14 +17,13 @@ Pair = Annotated[
     ),
 ]
 Top = Annotated[int, typer.Option(min=1, metavar="N", help="How many of the most confused pairs.")]
-Figure = Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the figure to this file.")]
 
 
 def pairs(
     run: options.RunFolder,
     pair: Pair = None,
     top: Top = 10,
-    figure: Figure = None,
+    figure: options.Figure = None,
     as_json: options.Json = False,
 ) -> None:
     """Say where along the model two classes stop being told apart.
@@ -40,16 +38,14 @@ def pairs(
     """
     from fgdiag_probes.separability import pair_curves
 
-    from fgdiag.progress import say
     from fgdiag_cli import diagnose as steps
-    from fgdiag_cli.screen import print_json
+    from fgdiag_cli.screen import print_json, write_figures
 
     recorded = steps.open_run(run)
     with recorded.lock():
         found = pair_curves(recorded, [pair] if pair else None, top=top, seed=recorded.manifest["seed"])
     if figure is not None:
-        found.figure().write_html(figure)
-        say(f"figure: {figure}")
+        write_figures(figure, found.figure())
     if as_json:
         return print_json(found.json())
     _print_places(found)

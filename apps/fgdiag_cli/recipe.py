@@ -1,6 +1,5 @@
 """The command `fgdiag recipe`: what two papers did, on a recorded run, and the bridge between them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -28,16 +27,13 @@ ImagesAClass = Annotated[
         min=2, metavar="N", help="Training images a class of response-wide-shut, which does not tell."
     ),
 ]
-Figure = Annotated[
-    Path | None, typer.Option(metavar="FILE.html", help="Write the figure of the bridge to this file.")
-]
 
 
 def recipe(
     name: Name,
     run: options.RunFolder,
     images_a_class: ImagesAClass = 10,
-    figure: Figure = None,
+    figure: options.Figure = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -61,7 +57,10 @@ def recipe(
     from fgdiag_probes.recipes import RESPONSE_WIDE_SHUT, VLMCLASSIFIER, apply_recipe
 
     from fgdiag_cli.diagnose import open_run
+    from fgdiag_cli.screen import write_figures
 
+    if figure and name != "bridge":
+        raise typer.BadParameter(f"--figure draws the bridge; {name} has no figure.")
     recorded = open_run(run)
     shut = replace(RESPONSE_WIDE_SHUT, images_a_class=images_a_class)
     opening = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
@@ -71,7 +70,7 @@ def recipe(
             bridged = bridge(recorded, VLMCLASSIFIER, shut, seed=seed)
             _show(bridged, _print_bridge, as_json)
             if figure:
-                bridged.figure().write_html(figure)
+                write_figures(figure, bridged.figure())
         else:
             chosen = shut if name == shut.name else VLMCLASSIFIER
             _show(apply_recipe(recorded, chosen, seed=seed), _print_outcome, as_json)

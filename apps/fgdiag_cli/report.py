@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
-from fgdiag_probes import Answers, confused_pairs, loss_budget
-from fgdiag_probes.cards import data_card, model_card, typed_command
+from fgdiag_probes import Answers, confused_pairs
+from fgdiag_probes.cards import data_card, facts_line, model_card, typed_command
 from fgdiag_probes.closer_look import folds
 from fgdiag_probes.confusion_matrix import confusion_matrix, side_by_side
 from fgdiag_probes.depths import sites_of
 from fgdiag_probes.linear import fits_in_words
 from fgdiag_probes.separability import PICKED_NOTE, pair_curves
+from fgdiag_probes.similarity import class_order
 from fgdiag_probes.stability import deal_anew
 from fgdiag_probes.style import LEVEL_WORDS, minus, percent
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -55,18 +56,17 @@ class Pair:
     others: list[str]
 
 
-def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence") -> Path:
+def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence", budget: "LossBudget") -> Path:
     """Write `report.html` into the run: the verdict, what it rests on, and how to get it again.
 
-    What has not been judged yet is judged, with the seed of the run. The file works offline and holds its own
-    scripts and pictures.
+    The file works offline and holds its own scripts and pictures.
 
     Parameters
     ----------
     run
         An extracted run.
-    curves, evidence
-        What `probe_layers` and `gather` found in it.
+    curves, evidence, budget
+        What `probe_layers`, `gather` and `loss_budget` found in it.
 
     Raises
     ------
@@ -74,15 +74,15 @@ def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence") -> Pat
         The report cannot be written.
     """
     seed = run.manifest["seed"]
-    budget, pairs = loss_budget(run, seed=seed), confused_pairs(run, seed=seed)
-    stability, followed = deal_anew(run, curves, seed=seed), pair_curves(run, seed=seed)
+    pairs, followed = confused_pairs(run, seed=seed), pair_curves(run, seed=seed)
+    stability = deal_anew(run, curves, seed=seed)
     page = _template().render(
         title=run.path.name,
         verdict=budget.verdict,
         heading=budget.heading,
         sentence=budget.verdict.sentence.replace(" %", "\N{NO-BREAK SPACE}%"),
         plotly=Markup(get_plotlyjs()),
-        facts=_facts(run, curves),
+        facts=facts_line(run, curves.labels),
         curve=_spec(curves.figure(), height=400),
         other_curves=[
             (LEVEL_WORDS[level], _spec(curves.figure(level).update_layout(showlegend=False), height=300))
@@ -125,15 +125,6 @@ def _spec(figure: go.Figure, *, height: int | None = 380, top: int = 12) -> Mark
     if height:
         figure.update_layout(height=height)
     return Markup(str(figure.to_json()).replace("<", "\\u003c"))
-
-
-def _facts(run: "Run", curves: "LayerCurves") -> str:
-    images, labels = run.manifest["images"], curves.labels
-    kinds = f" in {len(labels.coarse_names)} kinds" if "coarse" in labels.levels else ""
-    return (
-        f"{run.manifest['model']} on {images['name']}: {len(labels.fine_names)} classes{kinds}, "
-        f"{len(labels.train):,} training and {len(labels.test):,} test images"
-    )
 
 
 def _drops(budget: "LossBudget") -> list[dict[str, Any]]:
@@ -186,7 +177,8 @@ def _matrices(run: "Run", curves: "LayerCurves", seed: int) -> go.Figure:
     """What is named for what at the encoder, and in the answer or else at the last layer."""
     depths, answered = list(sites_of(curves)), run.result_path("answers.parquet").exists()
     ends = dict.fromkeys([depths[0], "answer" if answered else depths[-1]])
-    return side_by_side(*(confusion_matrix(run, at=at, seed=seed) for at in ends))
+    order = class_order(run, curves)
+    return side_by_side(*(confusion_matrix(run, at=at, order=order, seed=seed) for at in ends))
 
 
 def _followed(run: "Run", found: "PairCurves") -> list[dict[str, Any]]:

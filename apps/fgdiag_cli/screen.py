@@ -1,12 +1,16 @@
-"""How results are printed: a table to read, or one JSON object."""
+"""How results are given out: a table to read, one JSON object, or a page of figures."""
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 UNCUT = 100_000
 """Columns; wider than any table."""
@@ -15,6 +19,19 @@ UNCUT = 100_000
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def write_figures(path: Path, *figures: "go.Figure") -> None:
+    """Write figures, one below the other, into one page; `NoSpace` where it cannot be written."""
+    from fgdiag.progress import say
+    from fgdiag.store import write_bytes
+
+    drawn = [
+        figure.to_html(full_html=False, include_plotlyjs=first, config={"displayModeBar": False})
+        for first, figure in zip([True, *[False] * len(figures)], figures, strict=False)
+    ]
+    write_bytes(path, "\n".join(["<!doctype html><meta charset='utf-8'>", *drawn]).encode())
+    say(f"figures: {path}")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

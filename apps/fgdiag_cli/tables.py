@@ -1,8 +1,9 @@
 """Result objects as tables on a terminal."""
 
 from fgdiag_probes import Answers, LayerCurves
-from fgdiag_probes.closer_look import FEW, READERS, selectivity
+from fgdiag_probes.closer_look import READERS, selectivity
 from fgdiag_probes.evidence import Evidence
+from fgdiag_probes.few_images import SHOTS
 from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, percent
 
 from fgdiag_cli.screen import print_table
@@ -44,7 +45,7 @@ def print_evidence(evidence: Evidence, curves: LayerCurves) -> None:
             row["depth"],
             f"{row['site']}, {row['readout']}",
             *(percent(row[reader]) for reader in READERS),
-            ", ".join(percent(row[f"few_{shots}"]).removesuffix(" %") for shots in FEW) + " %",
+            ", ".join(percent(row[f"few_{shots}"]).removesuffix(" %") for shots in SHOTS) + " %",
             f"{row['codelength']:.2f} of {row['uniform']:.2f}",
             f"{selectivity(curves, (row['site'], row['readout'])):.0f}" if row["level"] == "coarse" else "",
         ]
@@ -58,13 +59,13 @@ def print_evidence(evidence: Evidence, curves: LayerCurves) -> None:
         "network",
         "nearest",
         f"width {int(readers['width'].iloc[0])}",
-        ", ".join(map(str, FEW)),
+        ", ".join(map(str, SHOTS)),
         "bits",
         "selectivity",
     )
     print_table(
         "A closer look at the depths: test images named right by a linear probe, a small network, nearest neighbours, "
-        "the linear probe cut to the least width of all, and after 1, 5, 20 images a class;\n"
+        f"the linear probe cut to the least width of all, and after {', '.join(map(str, SHOTS))} images a class;\n"
         "codelength in bits an image, of those it takes without the image; selectivity in points",
         heads,
         rows,

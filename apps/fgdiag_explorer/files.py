@@ -42,8 +42,10 @@ def serve_files(server: Flask, library: Library, tables: Mapping[str, Table]) ->
             table = tables[name](results, Choices(request.query_string.decode()), library)
         except NotMade as error:
             return Response(str(error), 404, mimetype="text/plain")
-        head = {"Content-Disposition": f'attachment; filename="{results.name.replace("/", "-")}-{name}.csv"'}
-        return Response(table.to_csv(index=False), mimetype="text/csv", headers=head)
+        answer = Response(table.to_csv(index=False), mimetype="text/csv")
+        file = f"{results.name.replace('/', '-')}-{name}.csv"
+        answer.headers.set("Content-Disposition", "attachment", filename=file)
+        return answer
 
 
 def _known(library: Library) -> Results:

@@ -1,5 +1,6 @@
 """What was found in a run, read when it is first asked for. Nothing is computed anew, nothing is written."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +50,7 @@ class NotMade(RunIncomplete):
     """
 
     def __init__(self, result: str, run: Path) -> None:
-        self.command = MADE_BY[result].format(run=run)
+        self.command = MADE_BY[result].format(run=shlex.quote(str(run)))
         super().__init__(f"This run holds no {result} yet. `{self.command}` makes it.")
 
 

@@ -6,6 +6,7 @@ Loopback alone is open, and only under its own names, so that no foreign page ca
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
@@ -13,9 +14,18 @@ from dash import Dash
 from flask import Response, abort, redirect, request
 from werkzeug.wrappers import Response as BaseResponse
 
-LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 TOKEN = "token"
 A_MONTH = 30 * 86_400
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def secure(app: Dash, prefix: str, token: str | None) -> None:
@@ -32,10 +42,10 @@ def secure(app: Dash, prefix: str, token: str | None) -> None:
         if not token:
             return (
                 None
-                if _host() in LOOPBACK
+                if is_loopback(_host().strip("[]"))
                 else abort(403, "Start `fgdiag app` with --token to open it under this name.")
             )
-        if hmac.compare_digest(request.cookies.get(cookie, ""), proof):
+        if hmac.compare_digest(request.cookies.get(cookie, "").encode(), proof.encode()):
             return None
         if not hmac.compare_digest(request.args.get(TOKEN, "").encode(), token.encode()):
             abort(401, "Open the explorer with the address that `fgdiag app` printed: it holds the token.")

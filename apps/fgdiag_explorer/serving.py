@@ -1,6 +1,5 @@
 """Serve the explorer from this machine."""
 
-import ipaddress
 import logging
 import secrets
 import socket
@@ -10,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fgdiag.errors import FgdiagError
-from fgdiag_explorer.safety import TOKEN
+from fgdiag_explorer.safety import TOKEN, is_loopback
 
 HOST, PORT = "127.0.0.1", 8050
 THREADS = 8
@@ -39,16 +38,6 @@ def address(host: str = HOST, port: int = PORT, prefix: str = "/", token: str | 
 def needed_token(host: str, token: str | None) -> str | None:
     """Return the token that a browser must show: the given one; a new one where others can reach the host."""
     return token or (None if is_loopback(host) else secrets.token_urlsafe(24))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def serve(
@@ -96,8 +85,8 @@ def _listening(application: Any, host: str, port: int | None) -> tuple[Any, int]
     for tried in [port] if port is not None else range(PORT, PORT + 50):
         try:
             return create_server(application, host=host, port=tried, threads=THREADS, ident=None), tried
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # waitress says ValueError of a host that has no address
+            reason = getattr(error, "strerror", None) or str(error)
     raise PortTaken(
         f"Nothing can be served at {host}, port {port or PORT}: {reason}. Choose another with --port."
     )

@@ -159,7 +159,6 @@ def test_a_real_process_is_quiet_and_ends_at_once(bench: Path, tmp_path: Path):
         "asking in free text",
         "reading the baselines",
         "dealing the images anew",
-        "reading the baselines",
         "telling pairs apart",
     ]
     assert verdict(run) == verdict(bench / "runs" / "birds")

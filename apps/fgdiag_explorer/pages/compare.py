@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from dash import html
 from dash.development.base_component import Component
 from fgdiag_probes.budget_figure import TICKS
+from fgdiag_probes.cards import facts_line
 from fgdiag_probes.closer_look import DEPTH_WORDS
 from fgdiag_probes.labels import Level
 from fgdiag_probes.style import (
@@ -26,7 +27,7 @@ from fgdiag.errors import FgdiagError
 from fgdiag_explorer import parts
 from fgdiag_explorer.choices import Choices, link, remembered
 from fgdiag_explorer.library import Library
-from fgdiag_explorer.pages.overview import facts_line
+from fgdiag_explorer.pages.overview import sentences
 from fgdiag_explorer.results import Results
 
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, READOUT_WORDS, SKY)
@@ -115,15 +116,8 @@ def _card(name: str, library: Library) -> Component:
         [
             html.Span(name, className="name"),
             html.Span(budget.heading, className="kicker"),
-            html.Span(
-                budget.verdict.sentence.partition(". Other deals")[0]
-                .partition(". This verdict")[0]
-                .rstrip(".")
-                .replace(" %", "\N{NO-BREAK SPACE}%")
-                + ".",
-                className="sentence",
-            ),
-            html.Span(facts_line(results), className="facts"),
+            html.Span(sentences(budget.verdict.sentence)[0], className="sentence"),
+            html.Span(facts_line(results.run, results.labels), className="facts"),
         ],
         href=link("overview", run=name),
         className="card padded verdict-card",

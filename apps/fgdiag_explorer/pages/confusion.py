@@ -229,7 +229,9 @@ def _pair(results: Results, level: Level, site: str, truth: str, said: str) -> C
 
 def _told_apart(results: Results, truth: str, said: str) -> Component:
     """How well each site tells the pair apart, where somebody has followed it through the model."""
-    command = html.Code(f"fgdiag pairs {results.run.path} --pair {shlex.quote(truth)} {shlex.quote(said)}")
+    command = html.Code(
+        f"fgdiag pairs {shlex.quote(str(results.run.path))} --pair {shlex.quote(truth)} {shlex.quote(said)}"
+    )
     missing = html.P(
         ["How well each site tells the two apart has not been asked yet: ", command], className="lead aside"
     )
@@ -284,13 +286,7 @@ def _along(curve: pd.DataFrame, truth: str, said: str) -> go.Figure:
             customdata=shown["site"],
             hovertemplate="%{y:.0f} % at %{customdata}",
         )
-    ticks = site_ticks(sites)
-    if "answer" in set(shown["site"]):
-        ticks["tickvals"], ticks["ticktext"] = (
-            [*ticks["tickvals"], len(sites)],
-            [*ticks["ticktext"], "answer"],
-        )
-        ticks["range"] = [-0.5, len(sites) + 0.5]
+    ticks = site_ticks(sites, answer="answer" in set(shown["site"]))
     return figure.update_layout(
         height=300,
         xaxis={"title_text": "site, in the order of the forward pass", **ticks},

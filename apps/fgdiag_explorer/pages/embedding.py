@@ -13,7 +13,7 @@ from fgdiag.prompts import spoken
 from fgdiag_explorer import parts
 from fgdiag_explorer.choices import Choices, link, remembered
 from fgdiag_explorer.library import Library
-from fgdiag_explorer.results import ANSWER, Results
+from fgdiag_explorer.results import Results
 
 GRAPH = "map"
 DRAWN = 20_000
@@ -172,13 +172,14 @@ def _groups(
     rows = points["row"].to_numpy()
     if colour == "correct":
         level, at = results.finest, results.positions[rows]
-        place = results.best(level, site) if site in results.sites else ANSWER
-        right = results.right(place, level)[np.maximum(at, 0)] & (at >= 0)
-        return [
-            ("training images", GREY, "circle", at < 0),
-            (f"named right at {site}", BLUE, "circle", right),
-            (f"named wrong at {site}", ORANGE, "diamond", (at >= 0) & ~right),
+        asked = (at >= 0) & results.labels.asked(level, results.labels.test)[at]
+        right = results.right(results.best(level, site), level)[at]
+        groups = [
+            ("training images, and those of a class without look-alikes", GREY, "circle", ~asked),
+            (f"named right at {site}", BLUE, "circle", asked & right),
+            (f"named wrong at {site}", ORANGE, "diamond", asked & ~right),
         ]
+        return [group for group in groups if group[3].any()]
     names = results.column(colour)[rows]
     found, sizes = np.unique(names, return_counts=True)
     most = found[np.argsort(-sizes, kind="stable")][:NAMED]

@@ -21,6 +21,7 @@ from fgdiag_probes.style import (
 )
 
 from fgdiag.prompts import spoken
+from fgdiag.sites import ATTENTION
 from fgdiag_explorer import parts
 from fgdiag_explorer.choices import Choices, link, remembered
 from fgdiag_explorer.library import Library
@@ -375,7 +376,7 @@ def _trajectory(readings: pd.DataFrame) -> go.Figure:
         figure.add_scatter(
             x=[at[site] for site in rows["site"]],
             y=100 * rows["probability"],
-            mode="markers" if readout in ("attn", "likelihood") else "lines+markers",
+            mode="markers" if readout in (ATTENTION, "likelihood") else "lines+markers",
             name="answer" if readout == "likelihood" else READOUT_WORDS.get(str(readout), str(readout)),
             line={"color": colour, "width": 1.5},
             marker={
@@ -389,13 +390,7 @@ def _trajectory(readings: pd.DataFrame) -> go.Figure:
             customdata=np.column_stack([rows["site"], [spoken(said) for said in rows["says"]]]),
             hovertemplate="%{y:.0f} %, says %{customdata[1]}",
         )
-    ticks = site_ticks(sites)
-    if "answer" in set(readings["site"]):
-        ticks["tickvals"], ticks["ticktext"] = (
-            [*ticks["tickvals"], len(sites)],
-            [*ticks["ticktext"], "answer"],
-        )
-        ticks["range"] = [-0.5, len(sites) + 0.5]
+    ticks = site_ticks(sites, answer="answer" in set(readings["site"]))
     return figure.update_layout(
         height=360,
         xaxis={"title_text": "site, in the order of the forward pass", **ticks},

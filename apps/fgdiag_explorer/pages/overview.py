@@ -4,7 +4,7 @@ from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
-from fgdiag_probes.cards import data_card, model_card, typed_command
+from fgdiag_probes.cards import data_card, facts_line, model_card, typed_command
 from fgdiag_probes.closer_look import DEPTH_WORDS, folds
 from fgdiag_probes.style import LEVEL_WORDS, READOUT_WORDS, percent
 
@@ -37,22 +37,12 @@ def body(results: Results, _choices: Choices, _library: Library) -> list[Compone
     ]
 
 
-def facts_line(results: Results) -> str:
-    """Say in a line what was run on what."""
-    manifest, labels = results.run.manifest, results.labels
-    kinds = f" in {len(labels.coarse_names)} kinds" if "coarse" in labels.levels else ""
-    return (
-        f"{manifest['model']} on {manifest['images']['name']}: {len(labels.fine_names)} classes{kinds}, "
-        f"{len(labels.train):,} training and {len(labels.test):,} test images"
-    )
-
-
 def _verdict(results: Results) -> Component:
     budget = results.budget
-    what, *then = _sentences(budget.verdict.sentence)
+    what, *then = sentences(budget.verdict.sentence)
     return html.Section(
         [
-            html.P(facts_line(results), className="facts"),
+            html.P(facts_line(results.run, results.labels), className="facts"),
             html.P(budget.heading, className="kicker"),
             html.H1(what, className="verdict"),
             *([html.P(" ".join(then), className="then")] if then else []),
@@ -61,7 +51,7 @@ def _verdict(results: Results) -> Component:
     )
 
 
-def _sentences(text: str) -> list[str]:
+def sentences(text: str) -> list[str]:
     """Part the verdict: what is lost where, and what speaks against it."""
     text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     what, _, then = text.partition(". Other deals")

@@ -224,7 +224,8 @@ def _texts(name: str, given: Iterable[str]) -> list[tuple[str, bool]]:
                 if re.search(rf"\b{re.escape(one)}\b", plain):
                     replaced += [re.sub(rf"\b{re.escape(one)}\b", other, plain) for other in inside]
                     break
-    return [(spoken(name), False), *((text, True) for text in given), *((text, False) for text in replaced)]
+    own = [(spoken(name), False), (name, False)]
+    return [*own, *((text, True) for text in given), *((text, False) for text in replaced)]
 
 
 @cache

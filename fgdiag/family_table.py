@@ -73,8 +73,8 @@ def _real_tiles(hidden: Tensor, inputs: Inputs, config: Any) -> Tensor:
 
 
 def _channels_last(hidden: Tensor, _inputs: Inputs, _config: Any) -> Tensor:
-    """Florence-2's encoder is convolutional: (batch, width, rows, columns)."""
-    return hidden.flatten(2).transpose(1, 2)
+    """Convolutional encoders put out (batch, width, rows, columns); others' tokens stay as they are."""
+    return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
 
 
 _PROMPT = (("input_ids", "attention_mask"),)
@@ -96,6 +96,7 @@ QUIRKS: dict[str, Quirk] = {
         vision_width=lambda config: config.vision_config.embed_dim[-1],
         padding_last=_PROMPT,
     ),
+    "fast_vlm": Quirk(unpack=_channels_last, vision_width=lambda config: config.vision_config.hidden_size),
     "blip-2": Quirk(padding_last=_PROMPT),
     "instructblip": Quirk(padding_last=(*_PROMPT, ("qformer_input_ids", "qformer_attention_mask"))),
     "paligemma": Quirk(prefix_attention=True, first_position=1),

@@ -4,7 +4,9 @@ import hashlib
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from fgdiag.assemble import write_joined
+from safetensors.torch import load_file
+
+from fgdiag.assemble import assemble, write_assembled
 from fgdiag.backbones import dinov2_small, smollm2_135m
 from fgdiag.cache import built_once, cache_folder
 from fgdiag.progress import say
@@ -29,8 +31,10 @@ def demo_folder() -> Path:
     with built_once(folder) as building:
         if building is not None:
             say("joining the demo VLM, once")
+            model, processor = assemble(encoder, llm)
             with as_file(PROJECTOR) as projector:
-                write_joined(encoder, llm, projector, building)
+                model.model.multi_modal_projector.load_state_dict(load_file(projector))
+            write_assembled(model, processor, building)
     return folder
 
 

@@ -32,7 +32,7 @@ KEPT = {
     "diagnose": "what is already recorded is kept",
     "calibrate": "finished cases are kept",
     "recipe": "replies and fits already made are kept",
-    "train-projector": "the last checkpoint is kept",
+    "train": "the last checkpoint is kept",
 }
 """What an interrupted command leaves behind; the others leave nothing."""
 

@@ -10,6 +10,7 @@ import fgdiag
 from fgdiag_cli import options
 from fgdiag_cli.answering import answer
 from fgdiag_cli.app import explore
+from fgdiag_cli.assemble import assemble
 from fgdiag_cli.attribute import attribute
 from fgdiag_cli.baselines import baselines
 from fgdiag_cli.embed import embed
@@ -17,8 +18,10 @@ from fgdiag_cli.guard import Guarded, quieten
 from fgdiag_cli.pairs import pairs
 from fgdiag_cli.recipe import recipe
 from fgdiag_cli.sets import sets
+from fgdiag_cli.train import train
 
 STEPS, AROUND = "The steps of diagnose, one by one", "Models and images"
+MAKING = "Make a VLM, to see what its parts are worth"
 """Panels of the help."""
 
 app = typer.Typer(
@@ -352,46 +355,10 @@ def fieldguide(
     print_json({"images": str(path), "species": len(SPECIES)}) if as_json else print(path)
 
 
-@app.command(rich_help_panel=AROUND)
-def train_projector(
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGES", help="One or more sets of labelled images; see `fgdiag extract --help`."
-        ),
-    ],
-    encoder: Annotated[str, typer.Option(metavar="NAME", help="Hub id or folder of the vision encoder.")],
-    llm: Annotated[str, typer.Option(metavar="NAME", help="Hub id or folder of the language model.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="Folder of the VLM to write.")],
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Passes over the training images.")] = 6,
-    views: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Versions of each image: itself, then random crops; one a pass in turn.",
-        ),
-    ] = 1,
-    seed: options.Seed = 0,
-    as_json: options.Json = False,
-) -> None:
-    """Make a VLM: join an encoder and a language model by a trained projector.
+app.command(rich_help_panel=MAKING)(assemble)
 
-    Both stay as they are; only the projector learns, to make the language
-    model say the labels. Stop it at any time; the same command goes on from
-    its last checkpoint.
 
-    For example:
-      fgdiag train-projector birds/ --encoder dinov2/ --llm smollm2/ -o my-vlm/
-    """
-    from fgdiag.training import TrainingPlan
-    from fgdiag.training import train_projector as train
-    from fgdiag_cli.diagnose import labelled_images
-    from fgdiag_cli.screen import print_json
-
-    labelled = [labelled_images(source) for source in images]
-    train(encoder, llm, labelled, out, TrainingPlan(epochs=epochs, views=views, seed=seed))
-    print_json({"model": str(out)}) if as_json else print(out)
+app.command(rich_help_panel=MAKING)(train)
 
 
 app.command(rich_help_panel=AROUND)(recipe)

@@ -223,6 +223,16 @@ def test_images_or_weights_that_are_no_longer_there(fgdiag: Fgdiag, bench: Path,
 
 
 def test_a_wrong_encoder_leaves_nothing_behind(fgdiag: Fgdiag, desk: Path):
-    typed = ("train-projector", "birds", "--llm", "text-only", "-o", "joined")
+    typed = ("assemble", "--llm", "text-only", "-o", "joined")
     refused(fgdiag(*typed, "--encoder", "birds"), "birds cannot be loaded: ")
-    assert not (desk / "joined" / "training" / "plan.json").exists()
+    assert not (desk / "joined").exists()
+
+
+def test_what_cannot_be_trained(fgdiag: Fgdiag, desk: Path):
+    (desk / "plan.toml").write_text("[[stage]]\nepoch = 1\n")
+    typed = ("train", "tiny-llava", "birds", "-o", "taught")
+    refused(fgdiag(*typed, "--plan", "plan.toml"), "A stage has no 'epoch'; ")
+    refused(fgdiag("train", "text-only", "birds", "-o", "taught"), "text-only cannot be loaded")
+    both = fgdiag(*typed, "--plan", "plan.toml", "--epochs", "3")
+    assert both.code == 2
+    assert "write those into the plan" in both.err

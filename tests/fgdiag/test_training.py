@@ -1,5 +1,8 @@
-"""Joining an encoder and an LLM, and training the projector between them, with tiny random parts."""
+"""Training assembled VLMs of tiny random parts: they learn, resume exactly, and end as ordinary folders."""
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,124 +11,33 @@ import pandas as pd
 import pytest
 import torch
 from fgdiag_probes import name_likelihood
-from PIL import Image
 from safetensors.torch import load_file
 
-from fgdiag import training
-from fgdiag.assemble import assemble
-from fgdiag.errors import ModelNotSupported, RunBusy, RunMismatch
+from fgdiag.assemble import Projector, assemble, write_assembled
+from fgdiag.errors import ImagesNotUsable, ModelNotSupported, RunBusy, RunMismatch
 from fgdiag.image_set import ImageSet
-from fgdiag.images import open_images
 from fgdiag.prompts import FINE_QUESTION
 from fgdiag.store import locked
-from fgdiag.training import TrainingPlan, train_projector
+from fgdiag.training import Plan, Stage, Teaching, train
+from fgdiag.training.plan import PlanNotUsable
 from fgdiag.vlm import VLM, open_vlm
 from tests.fgdiag import tiny
 
-SIDE = 8 * tiny.PATCH
-COLOURS = {"warm/Ruby": (200, 20, 40), "warm/Amber": (240, 170, 20), "cold/Teal": (0, 120, 130)}
-PLAN = TrainingPlan(epochs=4, batch_size=4, views=2)
+loop: Any = sys.modules["fgdiag.training.train"]
+PLAN = Plan((Stage(epochs=4),), batch_size=4, views=2)
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
-
-    folder = tmp_path_factory.mktemp("parts") / "encoder"
-    config = Dinov2Config(
-        hidden_size=tiny.VISION_WIDTH,
-        num_hidden_layers=tiny.VISION_BLOCKS,
-        num_attention_heads=2,
-        image_size=SIDE,
-        patch_size=tiny.PATCH,
-    )
-    tiny.seeded(Dinov2Model, config).save_pretrained(folder)
-    square = {"height": SIDE, "width": SIDE}
-    BitImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=square).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
-    return folder
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
 
 
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("parts") / "llm"
-    words = tiny.tokenizer("<|im_start|>", "<|im_end|>")
-    words.eos_token = "<|im_end|>"
-    # Weights this wide let the image reach the answer; with the usual ones a random LLM says everything evenly.
-    config = LlamaConfig(**tiny.text_sizes(words), tie_word_embeddings=True, initializer_range=0.3)
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    words.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """Plain colours with some noise: what an encoder of random weights can tell apart."""
-    folder = tmp_path_factory.mktemp("data")
-    for label, colour in COLOURS.items():
-        for split, count in {"train": 6, "val": 2, "test": 2}.items():
-            (folder / split / label).mkdir(parents=True)
-            for index in range(count):
-                rng = np.random.default_rng((index, len(label), count))
-                pixels = np.clip(rng.normal(colour, 12, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / split / label / f"{index}.png")
-    return open_images(folder)
-
-
-def embeddings(model: Any) -> torch.Tensor:
-    return model.get_input_embeddings().weight
-
-
-def image_embeddings(model: Any, inputs: Any) -> torch.Tensor:
-    """(tokens, width) as the LLM is given them."""
-    return model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output.flatten(0, -2)
-
-
-def test_the_parts_keep_their_weights_and_the_joint_is_what_it_says(encoder: Path, llm: Path):
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    model, processor = assemble(encoder, llm, projector_width=20)
-    vlm = open_vlm(model, processor=processor)
-    assert vlm.anatomy.image_tokens == (SIDE // tiny.PATCH // 4) ** 2
-    tower, words = AutoModel.from_pretrained(encoder), AutoModelForCausalLM.from_pretrained(llm)
-    for name, weight in tower.state_dict().items():
-        torch.testing.assert_close(model.model.vision_tower.state_dict()[name], weight)
-    rows = embeddings(words)
-    torch.testing.assert_close(embeddings(model)[: len(rows)], rows)
-    inputs = vlm.inputs([tiny.noise(150, 130)], vlm.chat("What?"))
-    with torch.no_grad():
-        patches = tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-1][:, 1:]
-        expected = model.model.multi_modal_projector(patches)
-        found = image_embeddings(model, inputs)
-    torch.testing.assert_close(found, expected.reshape(-1, tiny.TEXT_WIDTH))
-
-
-def test_image_tokens_enter_as_long_as_word_embeddings_are(encoder: Path, llm: Path):
-    model, processor = assemble(encoder, llm)
-    vlm = open_vlm(model, processor=processor)
-    with torch.no_grad():
-        seen = image_embeddings(model, vlm.inputs([tiny.noise(99, 99)], vlm.chat("?")))
-    ratio = seen.square().mean().sqrt() / embeddings(model).square().mean().sqrt()
-    assert 0.1 < ratio < 3
-
-
-def test_a_grid_that_cannot_be_merged_is_refused(encoder: Path, llm: Path):
-    with pytest.raises(ModelNotSupported, match="8 x 8 patches, which cannot be merged 3 x 3"):
-        assemble(encoder, llm, merge=3)
-
-
-def test_training_learns_and_the_folder_opens_as_any_vlm(
-    encoder: Path, llm: Path, colours: ImageSet, tmp_path: Path
-):
-    plan = TrainingPlan(epochs=60, batch_size=6, learning_rate=1e-2)
-    out = train_projector(encoder, llm, [colours], tmp_path / "vlm", plan)
-    model, processor = assemble(encoder, llm)
-    before = surprise(open_vlm(model, processor=processor), colours)
-    after = surprise(open_vlm(out, dtype="float32"), colours)
-    assert after < 0.5 * before, f"{before:.2f} bits before, {after:.2f} after"
-    assert after < 0.7 * np.log2(3)
+def changed(before: Path, after: Path) -> set[str]:
+    """Parts of the model that are not what they were."""
+    old, new = weights(before), weights(after)
+    assert old.keys() == new.keys()
+    names = {name for name in old if not torch.equal(old[name], new[name])}
+    parts = ("vision_tower", "multi_modal_projector", "language_model")
+    return {part for part in parts if any(part in name for name in names)}
 
 
 def surprise(vlm: VLM, images: ImageSet) -> float:
@@ -138,44 +50,192 @@ def surprise(vlm: VLM, images: ImageSet) -> float:
     return float(np.mean(np.logaddexp.reduce(scores, axis=1) - own) / np.log(2))
 
 
-def test_interrupted_and_resumed_it_ends_where_it_would_have(
-    encoder: Path, llm: Path, colours: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("projector", ["pixel-shuffle", "mlp", "linear"])
+def test_a_projector_learns_and_the_folder_opens_as_any_vlm(
+    projector: Projector, encoder: Path, llm: Path, colours: ImageSet, tmp_path: Path
 ):
-    whole = train_projector(encoder, llm, [colours], tmp_path / "whole", PLAN)
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    real_step, steps = training._Training._step, 0
+    before = write_assembled(*assemble(encoder, llm, projector=projector), tmp_path / "joined")
+    plan = Plan((Stage(epochs=60, learning_rate=1e-2),), batch_size=6)
+    after = train(before, [Teaching(colours)], tmp_path / "vlm", plan)
+    old, new = (surprise(open_vlm(folder, dtype="float32"), colours) for folder in (before, after))
+    assert new < 0.7 * min(old, np.log2(3)), f"{old:.2f} bits before, {new:.2f} after"
+    assert changed(before, after) == {"multi_modal_projector"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "moved"),
+    [
+        (("llm-lora",), {"language_model"}),
+        (("llm",), {"language_model"}),
+        (("encoder",), {"vision_tower"}),
+        (("projector", "encoder", "llm-lora"), {"vision_tower", "multi_modal_projector", "language_model"}),
+    ],
+)
+def test_what_a_stage_trains_learns_and_nothing_else_moves(
+    parts: Any, moved: set[str], joined: Path, colours: ImageSet, tmp_path: Path
+):
+    plan = Plan((Stage(parts, epochs=30, learning_rate=3e-3),), batch_size=6, warm_start=False)
+    after = train(joined, [Teaching(colours)], tmp_path / "vlm", plan)
+    history = pd.read_csv(after / "training" / "history.csv")
+    losses = history["train nats per token"]
+    assert losses.iloc[-1] < 0.95 * losses.iloc[0]
+    assert changed(joined, after) == moved
+
+
+def test_a_convolutional_encoder_is_trained_too(
+    convolutional: Path, gemma: Path, colours: ImageSet, tmp_path: Path
+):
+    before = write_assembled(*assemble(convolutional, gemma, projector="mlp"), tmp_path / "joined")
+    plan = Plan((Stage(epochs=2), Stage(("projector", "encoder"), epochs=1)), batch_size=6)
+    after = train(before, [Teaching(colours)], tmp_path / "vlm", plan)
+    assert changed(before, after) == {"multi_modal_projector", "vision_tower"}
+    assert np.isfinite(surprise(open_vlm(after), colours))
+
+
+def test_the_gradient_does_not_depend_on_how_a_batch_is_cut(joined: Path, colours: ImageSet, tmp_path: Path):
+    plans = [replace(PLAN, accumulate=parts, batch_size=6) for parts in (1, 3, 4)]
+    found = [
+        weights(train(joined, [Teaching(colours)], tmp_path / str(plan.accumulate), plan)) for plan in plans
+    ]
+    for other in found[1:]:
+        for name, weight in found[0].items():
+            torch.testing.assert_close(other[name], weight, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("parts", [("projector",), ("projector", "llm-lora")])
+def test_interrupted_and_resumed_it_ends_where_it_would_have(
+    parts: Any, joined: Path, colours: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = replace(PLAN, stages=(Stage(epochs=2), Stage(parts, epochs=2)))
+    whole = train(joined, [Teaching(colours)], tmp_path / "whole", plan)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    real_step, steps = loop._Stage._descend, 0
 
     def stops_at(at: int):
-        def step(self: Any, *how: Any) -> None:
+        def step(self: Any, rate: float) -> float:
             nonlocal steps
             if steps == at:
                 raise KeyboardInterrupt
             steps += 1
-            real_step(self, *how)
+            return real_step(self, rate)
 
         return step
 
-    for at in (3, 12, 14):
-        monkeypatch.setattr(training._Training, "_step", stops_at(at))
+    for at in (3, 11, 14):
+        monkeypatch.setattr(loop._Stage, "_descend", stops_at(at))
         with pytest.raises(KeyboardInterrupt):
-            train_projector(encoder, llm, [colours], tmp_path / "parts", PLAN)
-    monkeypatch.setattr(training._Training, "_step", real_step)
-    parts = train_projector(encoder, llm, [colours], tmp_path / "parts", PLAN)
-    expected, found = (load_file(out / training.PROJECTOR) for out in (whole, parts))
+            train(joined, [Teaching(colours)], tmp_path / "parts", plan)
+    monkeypatch.setattr(loop._Stage, "_descend", real_step)
+    resumed = train(joined, [Teaching(colours)], tmp_path / "parts", plan)
+    expected, found = weights(whole), weights(resumed)
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=0, rtol=0)
-    history = pd.read_csv(parts / "training" / "history.csv")
-    assert history["step"].is_monotonic_increasing
-    assert history["step"].iloc[-1] == 4 * (18 // 4)
+    again = train(joined, [Teaching(colours)], tmp_path / "parts", plan)
+    assert changed(resumed, again) == set()
 
 
-def test_another_plan_is_refused(encoder: Path, llm: Path, colours: ImageSet, tmp_path: Path):
-    train_projector(encoder, llm, [colours], tmp_path / "vlm", PLAN)
-    other = TrainingPlan(**{**vars(PLAN), "epochs": 5})
-    with pytest.raises(RunMismatch, match="a training with epochs = 4, but 5 is asked now"):
-        train_projector(encoder, llm, [colours], tmp_path / "vlm", other)
+def test_two_processes_learn_what_one_does(joined: Path, colours: ImageSet, tmp_path: Path):
+    """The gradient of a batch is the same over two devices; only sums are rounded in another order."""
+    alone = train(joined, [Teaching(colours)], tmp_path / "alone", Plan((Stage(epochs=6),)))
+    launched = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command = ["-m", "fgdiag_cli.main", "train", str(joined), colours.source, "-o", str(tmp_path / "two")]
+    done = subprocess.run([*launched, *command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected, found = weights(alone), weights(tmp_path / "two")
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=3e-2, rtol=3e-2)
 
 
-def test_two_trainings_in_one_folder_are_refused(encoder: Path, llm: Path, colours: ImageSet, tmp_path: Path):
+def test_it_stops_where_validation_no_longer_improves(joined: Path, colours: ImageSet, tmp_path: Path):
+    plan = Plan((Stage(("llm",), epochs=60, learning_rate=0.3, patience=2),), batch_size=6)
+    out = train(joined, [Teaching(colours)], tmp_path / "vlm", plan)
+    history = pd.read_csv(out / "training" / "history.csv")
+    losses = history["validation nats per token"].to_numpy()
+    assert len(losses) < 60
+    assert losses.argmin() == len(losses) - 3
+    assert not (out / "training" / "best.safetensors").exists()
+
+
+def test_a_stage_of_some_minutes_ends_with_them(joined: Path, colours: ImageSet, tmp_path: Path):
+    out = train(joined, [Teaching(colours)], tmp_path / "vlm", Plan((Stage(minutes=0.02),), batch_size=6))
+    history = pd.read_csv(out / "training" / "history.csv")
+    assert history["step"].iloc[-1] > 3
+    assert history["learning rate"].iloc[-1] < 0.2 * history["learning rate"].max()
+
+
+def test_labels_that_answer_a_question_of_their_own_are_learnt(
+    joined: Path, colours: ImageSet, tmp_path: Path
+):
+    asked = Teaching(colours, ("Which colour is it?",))
+    assert {asked.draw(0, {"coarse": 1}, np.random.default_rng(k)) for k in range(4)} == {
+        ("Which colour is it?", colours.table["fine"].iloc[0])
+    }
+    train(joined, [asked], tmp_path / "vlm", replace(PLAN, stages=(Stage(steps=2),)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        ("caption", "A picture of Teal, a kind of cold."),
+        ("caption-without-names", "A picture of cold."),
+        ("coarse", "cold"),
+    ],
+)
+def test_captions_can_name_the_class_or_not(kind: str, answer: str, colours: ImageSet):
+    row = int(np.flatnonzero(colours.table["fine"] == "Teal")[0])
+    assert Teaching(colours).draw(row, {kind: 1.0}, np.random.default_rng(0))[1] == answer
+
+
+def test_a_plan_is_read_from_toml(tmp_path: Path):
+    file = tmp_path / "plan.toml"
+    file.write_text(
+        'views = 3\nask = {fine = 1}\n[[stage]]\ntrain = ["projector"]\nepochs = 2\n'
+        '[[stage]]\ntrain = ["llm-lora"]\nminutes = 5\nlearning_rate = 2e-4\n'
+    )
+    expected = Plan(
+        (Stage(epochs=2), Stage(("llm-lora",), minutes=5, learning_rate=2e-4)), {"fine": 1}, views=3
+    )
+    assert Plan.read(file) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("view = 3", "A plan has no 'view'; expected some of ask, batch_size"),
+        ("[[stage]]\nepoch = 3", "A stage has no 'epoch'"),
+        ("[[stage]]\nepochs = 3\nminutes = 2", "expected one of epochs, steps and minutes"),
+        ('[[stage]]\nepochs = 3\ntrain = ["eyes"]', "A stage trains 'eyes'; expected some of projector"),
+        ('[[stage]]\nepochs = 3\ntrain = ["llm", "llm-lora"]', "expected one of the two"),
+        ("ask = {colour = 1}", "expected shares above 0 of some of fine, coarse"),
+        ("views = [", "cannot be read as a plan"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused(text: str, said: str, tmp_path: Path):
+    (tmp_path / "plan.toml").write_text(text)
+    with pytest.raises(PlanNotUsable, match=said):
+        Plan.read(tmp_path / "plan.toml")
+
+
+def test_another_plan_is_refused(joined: Path, colours: ImageSet, tmp_path: Path):
+    train(joined, [Teaching(colours)], tmp_path / "vlm", replace(PLAN, stages=(Stage(steps=1),)))
+    with pytest.raises(RunMismatch, match="a training with views = 2, but 1 is asked now"):
+        train(joined, [Teaching(colours)], tmp_path / "vlm", replace(PLAN, stages=(Stage(steps=1),), views=1))
+
+
+def test_two_trainings_in_one_folder_are_refused(joined: Path, colours: ImageSet, tmp_path: Path):
     with locked(tmp_path / "vlm" / "training"), pytest.raises(RunBusy, match="written by another process"):
-        train_projector(encoder, llm, [colours], tmp_path / "vlm", PLAN)
+        train(joined, [Teaching(colours)], tmp_path / "vlm", PLAN)
+
+
+def test_a_model_that_was_not_assembled_is_refused(colours: ImageSet, tmp_path: Path):
+    model, processor = tiny.llava_next()
+    model.save_pretrained(tmp_path / "next")
+    processor.save_pretrained(tmp_path / "next")
+    with pytest.raises(ModelNotSupported, match="'llava_next' model; expected one that `fgdiag assemble`"):
+        train(tmp_path / "next", [Teaching(colours)], tmp_path / "vlm", PLAN)
+
+
+def test_images_without_training_images_are_refused(joined: Path, colours: ImageSet, tmp_path: Path):
+    tested = colours.subset((colours.table["split"] == "test").to_numpy())
+    with pytest.raises(ImagesNotUsable, match="No training image can be read"):
+        train(joined, [Teaching(tested)], tmp_path / "vlm", PLAN)

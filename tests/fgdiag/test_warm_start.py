@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AyaVisionConfig
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionMultiModalProjector
 
-from fgdiag.warm_start import RIDGE, mean_patch, ridge, start_projector
+from fgdiag.training.warm_start import RIDGE, mean_patch, ridge, start_projector
 
 IMAGES, PATCHES, WIDTH, TEXT_WIDTH = 60, 16, 12, 20
 

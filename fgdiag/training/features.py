@@ -1,11 +1,10 @@
 """What the projector is fed, cached on disk once for every training image, so the encoder need not run again."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image, ImageOps
 
@@ -17,30 +16,16 @@ BATCH = 16
 SMALLEST_CROP = 0.6
 
 
-@dataclass(frozen=True)
-class FeatureCache:
-    """Projector inputs of the `train` and `val` images of one image set.
-
-    Attributes
-    ----------
-    table
-        The rows of the image set that are cached, in order.
-    array
-        (images, views, tokens, width) float16, memory-mapped.
-    """
-
-    table: pd.DataFrame
-    array: np.ndarray
-
-
 @torch.inference_mode()
-def cache_features(model, processor, images: ImageSet, folder: Path, views: int, seed: int) -> FeatureCache:
-    """Run the encoder once over every view of every training and validation image, resuming where it stopped.
+def cache_features(model, processor, images: ImageSet, folder: Path, views: int, seed: int) -> np.ndarray:
+    """Run the encoder once over every view of the training and validation `images`, resuming where it stopped.
 
-    View 0 is the image itself; the others are random crops of at least 60 % of each side, mirrored half the time.
+    Returns
+    -------
+    ndarray
+        (images, views, tokens, width) float16 as the projector is given them, memory-mapped.
     """
-    wanted = images.table["split"].isin(["train", "val"]) & (images.table["status"] == "ok")
-    rows = np.flatnonzero(wanted.to_numpy())
+    rows = np.arange(len(images))
     folder.mkdir(parents=True, exist_ok=True)
     progress = folder / "done.json"
     done = json.loads(progress.read_text())["rows"] if progress.exists() else 0
@@ -48,14 +33,14 @@ def cache_features(model, processor, images: ImageSet, folder: Path, views: int,
     starts = range(done, len(rows), BATCH)
     for start in track(starts, description=f"encoding {images.name}", total=len(rows), done=done, size=BATCH):
         chosen = rows[start : start + BATCH]
-        pictures = [view for row in chosen for view in _views(images, int(row), views, seed)]
+        pictures = [view_of(images, int(row), view, seed) for row in chosen for view in range(views)]
         fed = _projector_input(model, processor, pictures)
         if array is None:
             array = _open(folder / "features.npy", (len(rows), views, *fed.shape[1:]))
         array[start : start + len(chosen)] = fed.reshape(len(chosen), views, *fed.shape[1:])
         array.flush()
         progress.write_text(json.dumps({"rows": start + len(chosen)}))
-    return FeatureCache(images.subset(rows).table, np.load(folder / "features.npy", mmap_mode="r"))
+    return np.load(folder / "features.npy", mmap_mode="r")
 
 
 def _open(file: Path, shape: tuple[int, ...]) -> np.memmap:
@@ -64,13 +49,17 @@ def _open(file: Path, shape: tuple[int, ...]) -> np.memmap:
     return np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
 
 
-def _views(images: ImageSet, row: int, views: int, seed: int) -> list[Image.Image]:
+def view_of(images: ImageSet, row: int, view: int, seed: int) -> Image.Image:
+    """Return one version of an image: itself as view 0, else a random crop of at least 60 % of each side.
+
+    A crop is mirrored half the time.
+    """
     try:
         picture = images.open(row)
     except ImageUnreadable:
         # A grey image teaches nothing; the loader has already listed the file among the unreadable ones.
         picture = Image.new("RGB", (224, 224), (128, 128, 128))
-    return [picture] + [_crop(picture, np.random.default_rng((seed, row, view))) for view in range(1, views)]
+    return picture if view == 0 else _crop(picture, np.random.default_rng((seed, row, view)))
 
 
 def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -80,13 +69,26 @@ def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return ImageOps.mirror(cropped) if rng.random() < 0.5 else cropped
 
 
+class _Fed(Exception):
+    """Carries what the projector is fed past the projector itself, which need not run."""
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
+
+
 def _projector_input(model, processor, pictures: list[Image.Image]) -> np.ndarray:
     """(pictures, tokens, width) of what the model really feeds its projector, float16."""
-    fed: list[torch.Tensor] = []
-    handle = model.model.multi_modal_projector.register_forward_pre_hook(lambda _, args: fed.append(args[0]))
+
+    def stop(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        raise _Fed(args[0])
+
+    handle = model.model.multi_modal_projector.register_forward_pre_hook(stop)
+    pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+    tower = next(model.model.vision_tower.parameters())
     try:
-        pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-        model.get_image_features(pixel_values=pixels.to(model.dtype))
+        model.get_image_features(pixel_values=pixels.to(tower.device, tower.dtype))
+    except _Fed as fed:
+        return fed.features.half().cpu().numpy()
     finally:
         handle.remove()
-    return fed[0].half().numpy()
+    raise AssertionError("the projector was not run")

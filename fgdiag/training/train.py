@@ -1,0 +1,263 @@
+"""The loop of a training: stages, steps, checkpoints, and the finished VLM written as an ordinary folder."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from transformers import AutoModelForImageTextToText
+
+from fgdiag.errors import RunMismatch
+from fgdiag.loading import load, load_processor, source_of
+from fgdiag.memory import keep_freed_memory
+from fgdiag.precision import fast_dtype
+from fgdiag.progress import say, track
+from fgdiag.store import locked, write_json
+from fgdiag.training import checkpoint
+from fgdiag.training.checkpoint import Progress
+from fgdiag.training.history import History
+from fgdiag.training.lessons import Teaching
+from fgdiag.training.loss import AnswerLoss
+from fgdiag.training.parts import check_assembled, learning, learnt, let_learn, merge_adapters
+from fgdiag.training.plan import Plan, Stage
+from fgdiag.training.school import School
+from fgdiag.training.warm_start import start_from_names
+
+CHECKPOINT_EVERY_SECONDS = 120.0
+FOLDER = "training"
+
+
+def train(
+    model: str | Path, teachings: Sequence[Teaching], out: str | Path, plan: Plan, *, device: str = "auto"
+) -> Path:
+    """Train an assembled VLM and write the result as a `transformers` folder, in bfloat16.
+
+    Parameters
+    ----------
+    model
+        Folder that `fgdiag assemble` has written, or one that was trained from it.
+    teachings
+        What is learnt from.
+    out
+        Folder of the trained VLM. `out/training` keeps features, checkpoints and `history.csv`; called again after an
+        interruption, the training goes on from its last checkpoint, and ends with the same weights (where a stage's
+        length is given in minutes, with those that the same steps would give).
+    plan
+        The recipe.
+    device
+        `auto`, or `cpu`. Under `accelerate launch` each process takes its share of every batch.
+
+    Returns
+    -------
+    Path
+        `out`, which `AutoModelForImageTextToText.from_pretrained` opens.
+
+    Raises
+    ------
+    ModelNotSupported
+        The model is not built as `fgdiag assemble` builds one.
+    ImagesNotUsable
+        There is no readable training image.
+    RunBusy
+        Another process is training in `out`.
+    RunMismatch
+        `out` holds a training under another plan, of another model or of other images.
+    """
+    out = Path(out)
+    accelerator = Accelerator(cpu=device == "cpu")
+    # One process writes; the others would wait for its lock.
+    with locked(out / FOLDER) if accelerator.is_main_process else nullcontext():
+        run = _Training(str(model), teachings, out, plan, accelerator)
+        run.all_stages()
+        if accelerator.is_main_process:
+            run.write()
+    accelerator.wait_for_everyone()
+    return out
+
+
+class _Training:
+    """The state of one training."""
+
+    def __init__(
+        self, name: str, teachings: Sequence[Teaching], out: Path, plan: Plan, accelerator: Accelerator
+    ) -> None:
+        self.plan, self.out, self.accelerator = plan, out, accelerator
+        self.work = out / FOLDER
+        self.work.mkdir(parents=True, exist_ok=True)
+        keep_freed_memory()
+        source = source_of(name)
+        self.model = load(AutoModelForImageTextToText, source, {"dtype": torch.float32}).eval()
+        check_assembled(self.model, name)
+        self.processor = load_processor(source, {})
+        _same_plan(self.work / "plan.json", name, teachings, plan)
+        self.fast = fast_dtype(accelerator.device)
+        self.model.to(accelerator.device)
+        if accelerator.device.type == "cpu":
+            # The backward pass of the fused attention takes longer than these short sequences are worth.
+            self.model.get_decoder().set_attn_implementation("eager")
+        self.school = School(self.processor, teachings, plan, self.work)
+
+    def all_stages(self) -> None:
+        """Do every stage that is not done yet."""
+        for number, stage in enumerate(self.plan.stages):
+            done = self.work / f"stage-{number + 1}.safetensors"
+            if done.exists():
+                checkpoint.load(done, learnt(self.model, [stage]))
+                continue
+            _Stage(self, number, stage).run()
+            if self.accelerator.is_main_process:
+                checkpoint.save(done, Progress(number), learnt(self.model, [stage]))
+                (self.work / "checkpoint.safetensors").unlink(missing_ok=True)
+            self.accelerator.wait_for_everyone()
+
+    def write(self) -> None:
+        """Write the VLM, whole or not at all where it has been written before."""
+        self.model.get_decoder().set_attn_implementation("sdpa")
+        self.model.to(torch.bfloat16).save_pretrained(self.out)
+        self.processor.save_pretrained(self.out)
+
+
+class _Stage:
+    """One stage: its parts learn until its end."""
+
+    def __init__(self, training: _Training, number: int, stage: Stage) -> None:
+        self.training, self.number, self.stage = training, number, stage
+        self.plan, self.accelerator, self.model = training.plan, training.accelerator, training.model
+        self.file = training.work / "checkpoint.safetensors"
+        self.best_file = training.work / "best.safetensors"
+        self.history = History(training.work)
+        torch.manual_seed(self.plan.seed)  # adapters start at random
+        let_learn(self.model, stage, training.fast)
+        encoded = None if "encoder" in stage.train else training.school.encoded(self.model, number)
+        self.classes = training.school.at(encoded)
+        self.weights = learning(self.model)
+        whole = training.fast if {"encoder", "llm", "llm-lora"} & set(stage.train) else None
+        self.loss: Any = AnswerLoss(self.model, None if whole is torch.float32 else whole)
+        self.optimiser: Any = torch.optim.AdamW(self.weights.values(), weight_decay=stage.weight_decay)
+        self.progress = Progress(number)
+
+    def run(self) -> None:
+        """Train from the last checkpoint on, and leave the model as plain weights."""
+        self._begin()
+        self.loss, self.optimiser = self.accelerator.prepare(self.loss, self.optimiser)
+        percent = int(100 * self._share())
+        title = f"training {', '.join(self.stage.train)} ({self.number + 1} of {len(self.plan.stages)})"
+        for tick in track(range(percent, 100), description=title, total=100, unit="%", done=percent):
+            while self._share() < (tick + 1) / 100 and not self._given_up():
+                self._step()
+        if self.stage.patience and self.best_file.exists():
+            checkpoint.load(self.best_file, self.weights)
+        if self.accelerator.is_main_process:
+            self.best_file.unlink(missing_ok=True)
+        self.model.requires_grad_(False)
+        merge_adapters(self.model)
+
+    def _begin(self) -> None:
+        if self.file.exists() and checkpoint.progress_of(self.file).stage == self.number:
+            self.progress = checkpoint.load(self.file, self.weights, self.optimiser)
+            say(f"going on with the training after {self.progress.step} steps")
+        elif self.number == 0 and self.plan.warm_start and "projector" in self.stage.train:
+            school = self.training.school
+            start_from_names(self.model, self.training.processor, school.at(school.encoded(self.model, 0)))
+        self.saved = self.progress.seconds
+
+    def _share(self) -> float:
+        """Share of the stage that is done."""
+        if self.stage.minutes is not None:
+            return self.progress.seconds / (60 * self.stage.minutes)
+        return self.progress.step / self._steps()
+
+    def _steps(self) -> int:
+        if self.stage.steps is not None:
+            return self.stage.steps
+        return max(1, round((self.stage.epochs or 1) * self.classes.steps_a_pass))
+
+    def _given_up(self) -> bool:
+        return 0 < self.stage.patience <= self.progress.waited
+
+    def _step(self) -> None:
+        """One step of the optimiser; then validation and checkpoint where they are due."""
+        started = time.monotonic()
+        rate = self.stage.learning_rate * share_of_peak(self._share())
+        loss = self._descend(rate)
+        self.progress = self.progress.stepped(loss, self._agreed(time.monotonic() - started))
+        whole_pass = self.progress.step % self.classes.steps_a_pass == 0
+        ended = self._share() >= 1
+        if whole_pass or ended:
+            self._validate(rate)
+        if whole_pass or ended or self.progress.seconds - self.saved > CHECKPOINT_EVERY_SECONDS:
+            self._save()
+
+    def _descend(self, rate: float) -> float:
+        """Follow the gradient of one batch, of which every device has its share; nats a token."""
+        number, devices = self.accelerator.process_index, self.accelerator.num_processes
+        batch, tokens = self.classes.batch(self.progress.step, number, devices, self.accelerator.device)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for part in batch.parts(self.plan.accumulate):
+            loss = self.loss(part) / tokens
+            # Devices average their gradients; the loss is a mean over the tokens of all.
+            self.accelerator.backward(loss * devices)
+            total += float(loss.detach())
+        self.accelerator.clip_grad_norm_(list(self.weights.values()), 1.0)
+        self.optimiser.step()
+        return float(self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device)))  # pyright: ignore[reportArgumentType]
+
+    def _agreed(self, seconds: float) -> float:
+        """What the first device has measured, so that all end after the same step."""
+        said = [seconds]
+        broadcast_object_list(said)
+        return said[0]
+
+    def _validate(self, rate: float) -> None:
+        loss = self._validation_loss()
+        better = loss < self.progress.best
+        self.progress = self.progress.validated(loss)
+        if not self.accelerator.is_main_process:
+            return
+        speed = self.progress.step * self.classes.batch_size / max(1e-9, self.progress.seconds)
+        self.history.note(self.progress, loss, rate, speed)
+        if better and self.stage.patience:
+            checkpoint.save(self.best_file, self.progress, self.weights)
+
+    @torch.inference_mode()
+    def _validation_loss(self) -> float:
+        batch = self.classes.validation(self.accelerator.device)
+        if batch is None:
+            return math.nan
+        bare = self.accelerator.unwrap_model(self.loss)
+        parts = batch.parts(-(-len(batch.lessons) // self.classes.batch_size))
+        return sum(float(bare(part)) for part in parts) / batch.answer_tokens
+
+    def _save(self) -> None:
+        self.saved = self.progress.seconds
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.file, self.progress, self.weights, self.optimiser)
+
+
+def share_of_peak(share: float) -> float:
+    """Share of the peak learning rate when a share of a stage is done: a linear rise over 2 %, a cosine down to 2 %."""
+    rise = (share + 1e-3) / 0.02
+    return min(rise, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+def _same_plan(file: Path, model: str, teachings: Sequence[Teaching], plan: Plan) -> None:
+    asked = {"model": model, "images": [one.digest for one in teachings], **plan.json()}
+    asked = json.loads(json.dumps(asked))
+    if not file.exists():
+        write_json(file, asked)
+    known = json.loads(file.read_text())
+    for name, value in asked.items():
+        if known.get(name) != value:
+            raise RunMismatch(
+                f"{file.parent} holds a training with {name} = {known.get(name)}, but {value} is asked now: "
+                "go on with the old value, or choose another folder."
+            )

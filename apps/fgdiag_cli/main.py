@@ -8,11 +8,13 @@ import typer
 
 import fgdiag
 from fgdiag_cli import options
+from fgdiag_cli.ablate import ablate
 from fgdiag_cli.answering import answer
 from fgdiag_cli.app import explore
 from fgdiag_cli.assemble import assemble
 from fgdiag_cli.attribute import attribute
 from fgdiag_cli.baselines import baselines
+from fgdiag_cli.drawing import fieldguide, scenes
 from fgdiag_cli.embed import embed
 from fgdiag_cli.guard import Guarded, quieten
 from fgdiag_cli.pairs import pairs
@@ -327,38 +329,19 @@ def calibrate(
     _print(found, steps.print_calibration, as_json)
 
 
-@app.command(rich_help_panel=AROUND)
-def fieldguide(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
-    per_class: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Training images of each species; half as many for testing, and at least 2.",
-        ),
-    ] = 20,
-    seed: options.Seed = 0,
-    as_json: options.Json = False,
-) -> None:
-    """Draw labelled birds: 40 species in 8 genera, with a mask for every part.
+app.command(rich_help_panel=AROUND)(fieldguide)
 
-    The species of a genus differ in small parts, so they need fine detail.
 
-    For example:
-      fgdiag fieldguide birds/ --per-class 50
-    """
-    from fgdiag.fieldguide import SPECIES, write_fieldguide
-    from fgdiag_cli.screen import print_json
-
-    path = write_fieldguide(out, per_class=per_class, seed=seed)
-    print_json({"images": str(path), "species": len(SPECIES)}) if as_json else print(path)
+app.command(rich_help_panel=AROUND)(scenes)
 
 
 app.command(rich_help_panel=MAKING)(assemble)
 
 
 app.command(rich_help_panel=MAKING)(train)
+
+
+app.command(rich_help_panel=MAKING)(ablate)
 
 
 app.command(rich_help_panel=AROUND)(recipe)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import typer
 
+from fgdiag.progress import say
 from fgdiag.training import Plan, Stage, Teaching
-from fgdiag_cli.diagnose import labelled_images
 
 
 def plan_of(file: Path | None, *, epochs: int | None, views: int | None, seed: int) -> Plan:
@@ -20,6 +20,8 @@ def plan_of(file: Path | None, *, epochs: int | None, views: int | None, seed: i
 
 
 def teaching_of(source: str) -> Teaching:
-    """Open images, behind a question mark with the question that their labels answer."""
-    place, _, question = source.partition("?")
-    return Teaching(labelled_images(place), (question.strip(),) if question else ())
+    """Open what is learnt from; say on stderr what there is to know about it."""
+    teaching = Teaching.open(source)
+    for line in repr(teaching.images).splitlines():
+        say(line)
+    return teaching

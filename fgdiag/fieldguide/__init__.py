@@ -6,6 +6,7 @@ marks.
 """
 
 from fgdiag.fieldguide.plate import Plate, draw_bird
+from fgdiag.fieldguide.scenes import TOPICS, draw_scene, write_scenes
 from fgdiag.fieldguide.species import (
     GENERA,
     MARKS,
@@ -22,11 +23,14 @@ __all__ = [
     "MARKS",
     "PARTS",
     "SPECIES",
+    "TOPICS",
     "Plate",
     "Species",
     "differing_parts",
     "draw_bird",
+    "draw_scene",
     "load_masks",
     "species_named",
     "write_fieldguide",
+    "write_scenes",
 ]

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -13,7 +11,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from fgdiag.errors import ImagesNotUsable, NoSpace
+from fgdiag.errors import ImagesNotUsable
+from fgdiag.fieldguide.drawn_folder import DrawnFolder, check_settings, whole_folder
 from fgdiag.fieldguide.plate import draw_bird
 from fgdiag.fieldguide.species import PARTS, SPECIES, species_named
 from fgdiag.progress import track
@@ -22,7 +21,8 @@ JPEG_QUALITY = 92
 EDITION = 1
 """Goes up whenever the pixels drawn from a seed change."""
 
-_SETTINGS, _TABLE, _PARTS, _MASKS = "fieldguide.json", "table.parquet", "parts.json", ".masks"
+_FOLDER = DrawnFolder("field guide", "fieldguide.json")
+_TABLE, _PARTS, _MASKS = "table.parquet", "parts.json", ".masks"
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,13 @@ def write_fieldguide(
         "seed": seed,
         "size": size,
     }
-    _check(settings)
-    if out.exists():
-        return _same(out, settings)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-            draft = Path(scratch) / "guide"
-            _draw_all(draft, _orders(per_class, tested, seed), size, workers or os.cpu_count() or 1)
-            (draft / _PARTS).write_text(json.dumps(PARTS) + "\n")
-            (draft / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
-            _publish(draft, out, settings)
-    except OSError as error:
-        raise NoSpace(
-            f"Cannot write the field guide to {out}: {error.strerror or error}. Choose another folder."
-        ) from error
-    return out
+    check_settings(settings, {"per_class": 1, "test_per_class": 0, "seed": 0, "size": 64})
+
+    def draw(draft: Path) -> None:
+        _draw_all(draft, _orders(per_class, tested, seed), size, workers or os.cpu_count() or 1)
+        (draft / _PARTS).write_text(json.dumps(PARTS) + "\n")
+
+    return whole_folder(out, _FOLDER, settings, draw)
 
 
 def load_masks(out: Path | str, path: str) -> dict[str, np.ndarray]:
@@ -148,26 +139,6 @@ def image_seed(seed: int, species: str, split: str, index: int) -> int:
     )
 
 
-def _check(settings: dict[str, int]) -> None:
-    for name, least in {"per_class": 1, "test_per_class": 0, "seed": 0, "size": 64}.items():
-        if settings[name] < least:
-            raise ImagesNotUsable(f"{name} is {settings[name]}; it must be at least {least}.")
-
-
-def _same(out: Path, settings: dict[str, int]) -> Path:
-    try:
-        found = json.loads((out / _SETTINGS).read_text())
-    except (OSError, ValueError):
-        raise ImagesNotUsable(
-            f"{out} exists and is no field guide. Choose another folder, or remove it."
-        ) from None
-    differ = [name for name in settings if found.get(name) != settings[name]]
-    if differ:
-        had = ", ".join(f"{name} {found.get(name)} (asked: {settings[name]})" for name in differ)
-        raise ImagesNotUsable(f"{out} holds a field guide with {had}. Choose another folder, or remove it.")
-    return out
-
-
 def _orders(per_class: int, tested: int, seed: int) -> list[_Order]:
     return [
         _Order(species.name, split, index, image_seed(seed, species.name, split, index))
@@ -197,14 +168,3 @@ def _draw_one(draft: Path, size: int, order: _Order) -> dict[str, str | int | fl
     Image.fromarray(np.asarray(planes, dtype=np.uint8)).save(draft / masks)
     named = {"path": path, "fine": species.name, "coarse": species.genus, "split": order.split}
     return {**named, "seed": order.seed, "masks": masks, **plate.attributes}
-
-
-def _publish(draft: Path, out: Path, settings: dict[str, int]) -> None:
-    """Move the finished draft into place; another process may have been quicker."""
-    try:
-        draft.rename(out)
-    except OSError:
-        if not out.exists():
-            raise
-        _same(out, settings)
-        shutil.rmtree(draft)

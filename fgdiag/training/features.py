@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image, ImageOps
 
 from fgdiag.errors import ImageUnreadable
@@ -25,8 +26,14 @@ def cache_features(model, processor, images: ImageSet, folder: Path, views: int,
     ndarray
         (images, views, tokens, width) float16 as the projector is given them, memory-mapped.
     """
-    rows = np.arange(len(images))
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):  # another training with this encoder may be filling it
+        _encode_rest(model, processor, images, folder, views, seed)
+    return np.load(folder / "features.npy", mmap_mode="r")
+
+
+def _encode_rest(model, processor, images: ImageSet, folder: Path, views: int, seed: int) -> None:
+    rows = np.arange(len(images))
     progress = folder / "done.json"
     done = json.loads(progress.read_text())["rows"] if progress.exists() else 0
     array: np.ndarray | None = None
@@ -40,7 +47,6 @@ def cache_features(model, processor, images: ImageSet, folder: Path, views: int,
         array[start : start + len(chosen)] = fed.reshape(len(chosen), views, *fed.shape[1:])
         array.flush()
         progress.write_text(json.dumps({"rows": start + len(chosen)}))
-    return np.load(folder / "features.npy", mmap_mode="r")
 
 
 def _open(file: Path, shape: tuple[int, ...]) -> np.memmap:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from fgdiag.image_set import ImageSet
+from fgdiag.images import open_images
 from fgdiag.prompts import COARSE_QUESTION, FINE_QUESTION, spoken, with_answer
 
 
@@ -61,6 +62,18 @@ class Teaching:
 
     images: ImageSet
     questions: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, source: str) -> Self:
+        """Open `IMAGES`, or `IMAGES?QUESTION` where the fine labels answer a question of their own.
+
+        Raises
+        ------
+        ImagesNotUsable
+            See `fgdiag.open_images`.
+        """
+        place, _, question = source.partition("?")
+        return cls(open_images(place), (question.strip(),) if question else ())
 
     @property
     def digest(self) -> str:

@@ -1,5 +1,6 @@
 """The images of all teachings, in the order in which they are seen, and what is asked about them at each step."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fgdiag.errors import ImagesNotUsable
+from fgdiag.fingerprint import fingerprint_of
 from fgdiag.training.features import cache_features, view_of
 from fgdiag.training.lessons import Lesson, Teaching, Tokenized
 from fgdiag.training.loss import Batch
@@ -41,19 +43,19 @@ class School:
         if not self.train_rows:
             raise ImagesNotUsable("No training image can be read; give images with a `train` split.")
 
-    def encoded(self, model: Any, stage: int) -> list[np.ndarray]:
-        """Let the frozen encoder see every view of every image once; kept on disk for each state of the encoder."""
-        trained = sum("encoder" in one.train for one in self.plan.stages[:stage])
-        return [
-            cache_features(
-                model,
-                self.processor,
-                one.images,
-                self.work / f"features-{trained}-{one.images.digest[:12]}",
-                self.plan.views,
-                self.plan.seed,
-            )
+    def encoded(self, model: Any) -> list[np.ndarray]:
+        """Let the frozen encoder see every view of every image once; kept on disk for this encoder."""
+        plan, eye = self.plan, fingerprint_of(model.model.vision_tower)[:12]
+        shown = hashlib.blake2b(
+            str(self.processor.image_processor.to_dict()).encode(), digest_size=4
+        ).hexdigest()
+        folders = [
+            self.work / f"features-{eye}-{shown}-{one.images.digest[:12]}-{plan.views}-{plan.seed}"
             for one in self.teachings
+        ]
+        return [
+            cache_features(model, self.processor, one.images, folder, plan.views, plan.seed)
+            for one, folder in zip(self.teachings, folders, strict=True)
         ]
 
     def at(self, features: "Sequence[np.ndarray] | None") -> "Classes":

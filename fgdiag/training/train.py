@@ -34,7 +34,13 @@ FOLDER = "training"
 
 
 def train(
-    model: str | Path, teachings: Sequence[Teaching], out: str | Path, plan: Plan, *, device: str = "auto"
+    model: str | Path,
+    teachings: Sequence[Teaching],
+    out: str | Path,
+    plan: Plan,
+    *,
+    device: str = "auto",
+    features: str | Path | None = None,
 ) -> Path:
     """Train an assembled VLM and write the result as a `transformers` folder, in bfloat16.
 
@@ -52,6 +58,9 @@ def train(
         The recipe.
     device
         `auto`, or `cpu`. Under `accelerate launch` each process takes its share of every batch.
+    features
+        Folder of what a frozen encoder puts out for the images, by default in `out/training`. Trainings of VLMs that
+        share an encoder can share it.
 
     Returns
     -------
@@ -73,7 +82,7 @@ def train(
     accelerator = Accelerator(cpu=device == "cpu")
     # One process writes; the others would wait for its lock.
     with locked(out / FOLDER) if accelerator.is_main_process else nullcontext():
-        run = _Training(str(model), teachings, out, plan, accelerator)
+        run = _Training(str(model), teachings, out, plan, accelerator, features)
         run.all_stages()
         if accelerator.is_main_process:
             run.write()
@@ -85,7 +94,13 @@ class _Training:
     """The state of one training."""
 
     def __init__(
-        self, name: str, teachings: Sequence[Teaching], out: Path, plan: Plan, accelerator: Accelerator
+        self,
+        name: str,
+        teachings: Sequence[Teaching],
+        out: Path,
+        plan: Plan,
+        accelerator: Accelerator,
+        features: str | Path | None = None,
     ) -> None:
         self.plan, self.out, self.accelerator = plan, out, accelerator
         self.work = out / FOLDER
@@ -101,7 +116,7 @@ class _Training:
         if accelerator.device.type == "cpu":
             # The backward pass of the fused attention takes longer than these short sequences are worth.
             self.model.get_decoder().set_attn_implementation("eager")
-        self.school = School(self.processor, teachings, plan, self.work)
+        self.school = School(self.processor, teachings, plan, Path(features or self.work))
 
     def all_stages(self) -> None:
         """Do every stage that is not done yet."""
@@ -134,7 +149,7 @@ class _Stage:
         self.history = History(training.work)
         torch.manual_seed(self.plan.seed)  # adapters start at random
         let_learn(self.model, stage, training.fast)
-        encoded = None if "encoder" in stage.train else training.school.encoded(self.model, number)
+        encoded = None if "encoder" in stage.train else training.school.encoded(self.model)
         self.classes = training.school.at(encoded)
         self.weights = learning(self.model)
         whole = training.fast if {"encoder", "llm", "llm-lora"} & set(stage.train) else None
@@ -164,7 +179,7 @@ class _Stage:
             say(f"going on with the training after {self.progress.step} steps")
         elif self.number == 0 and self.plan.warm_start and "projector" in self.stage.train:
             school = self.training.school
-            start_from_names(self.model, self.training.processor, school.at(school.encoded(self.model, 0)))
+            start_from_names(self.model, self.training.processor, school.at(school.encoded(self.model)))
         self.saved = self.progress.seconds
 
     def _share(self) -> float:

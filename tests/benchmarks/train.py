@@ -100,7 +100,7 @@ def _own(folder: Path, steps: int) -> dict[str, float]:
     training = _Training(str(folder / "joined"), [Teaching(images)], out, PLAN, accelerator)
     training.model.to(training.fast)
     started = time.perf_counter()
-    training.school.encoded(training.model, 0)
+    training.school.encoded(training.model)
     encoding = (time.perf_counter() - started) / len(images)
     stage = _Stage(training, 0, PLAN.stages[0])
     stage._descend(1e-3)

@@ -1,0 +1,194 @@
+"""A grid of VLMs to train and to compare: encoders, LLMs and plans, and the benchmarks of both groups. A small TOML."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from fgdiag.errors import FgdiagError
+from fgdiag.training import Plan
+
+Group = Literal["fine", "general"]
+FACTORS = ("encoder", "llm", "plan")
+"""What a cell of the grid is made of, beside its seed."""
+
+
+class GridNotUsable(FgdiagError, ValueError):
+    """A description of a grid that cannot be read, or that leaves out what is needed."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One measure of every cell.
+
+    Attributes
+    ----------
+    name, group
+        What it is called, and whether it asks for fine detail or for something general.
+    images
+        Source of the labelled images, whose test split is asked about.
+    question
+        What the fine labels answer; empty where the class is asked for as in every run.
+    level
+        `fine`, or `coarse` for the coarse labels.
+    """
+
+    name: str
+    group: Group
+    images: str
+    question: str = ""
+    level: Literal["fine", "coarse"] = "fine"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is measured by a whole run, with probes: names of fine classes."""
+        return self.level == "fine" and not self.question
+
+    @classmethod
+    def of(cls, name: str, group: Group, given: "str | Mapping[str, str]") -> Self:
+        """Read `IMAGES`, `IMAGES?QUESTION` or a table with `images` and `level`."""
+        table = {"images": given} if isinstance(given, str) else dict(given)
+        _check_keys(f"benchmark {name}", table, ("images", "level"))
+        images, _, question = table["images"].partition("?")
+        level = table.get("level", "fine")
+        if level not in ("fine", "coarse"):
+            raise GridNotUsable(f"Benchmark {name} has level = {level!r}; expected fine or coarse.")
+        return cls(name, group, images, question.strip(), level)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One VLM of the grid."""
+
+    encoder: str
+    llm: str
+    plan: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Fit for a folder."""
+        return f"{self.encoder}+{self.llm}+{self.plan}+seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is built, what it learns from, and what is measured.
+
+    Attributes
+    ----------
+    encoders, llms
+        By name, what `fgdiag.assemble.assemble` is given; from the weaker to the stronger, in the user's view.
+    plans
+        By name, how they are trained.
+    seeds
+        Of projector, order and questions; all cells of the first one come first.
+    joint
+        What all cells are joined by: `projector`, `merge`, `projector_width`.
+    learn
+        `IMAGES` or `IMAGES?QUESTION`, as for `fgdiag train`.
+    benchmarks
+        Of both groups.
+    limit
+        Images of a class in each split, at most, in the benchmarks; 0 for all.
+    """
+
+    encoders: Mapping[str, Mapping[str, Any]]
+    llms: Mapping[str, Mapping[str, Any]]
+    plans: Mapping[str, Plan]
+    learn: tuple[str, ...]
+    benchmarks: tuple[Benchmark, ...]
+    seeds: tuple[int, ...] = (0,)
+    joint: Mapping[str, Any] = field(default_factory=dict)
+    limit: int = 0
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, those of the first seed first."""
+        return [
+            Cell(encoder, llm, plan, seed)
+            for seed, encoder, llm, plan in product(self.seeds, self.encoders, self.llms, self.plans)
+        ]
+
+    def parts(self, cell: Cell) -> dict[str, Any]:
+        """What `assemble` is given for a cell."""
+        return {**self.joint, **self.encoders[cell.encoder], **self.llms[cell.llm], "seed": cell.seed}
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a TOML file; sources of images may be relative to it.
+
+        Raises
+        ------
+        GridNotUsable
+            It cannot be read, or leaves out what is needed.
+        PlanNotUsable
+            One of its plans cannot be meant.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                table = tomllib.load(file)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise GridNotUsable(f"{path} cannot be read as a grid: {error}") from None
+        return cls.of(table, Path(path).parent)
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any], folder: Path = Path()) -> Self:
+        """Make a grid of what a TOML file in `folder` holds."""
+        needed, known = ("encoder", "llm", "plan", "learn", "fine"), ("general", "seeds", "limit", "joint")
+        _check_keys("A grid", table, (*needed, *known))
+        if missing := [name for name in needed if not table.get(name)]:
+            raise GridNotUsable(f"A grid has no {missing[0]}; expected {', '.join(needed)} in it.")
+        groups: tuple[Group, ...] = ("fine", "general")
+        benchmarks = [
+            Benchmark.of(name, group, _placed(given, folder))
+            for group in groups
+            for name, given in table.get(group, {}).items()
+        ]
+        if not any(one.is_run for one in benchmarks):
+            raise GridNotUsable(
+                "A grid needs a fine benchmark without a question of its own: names of classes."
+            )
+        return cls(
+            encoders=_parts("encoder", table, folder),
+            llms=_parts("llm", table, folder),
+            plans={name: Plan.of(plan) for name, plan in table["plan"].items()},
+            learn=tuple(_placed(source, folder) for source in table["learn"]),
+            benchmarks=tuple(benchmarks),
+            seeds=tuple(table.get("seeds", (0,))),
+            joint=table.get("joint", {}),
+            limit=table.get("limit", 0),
+        )
+
+
+_OF_PART = {"encoder": ("encoder", "resolution", "merge", "projector"), "llm": ("llm", "llm_layers")}
+
+
+def _parts(factor: str, table: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Named encoders or LLMs: a source, or a table of what `assemble` is given."""
+    found = {}
+    for name, given in table[factor].items():
+        options = {factor: given} if isinstance(given, str) else dict(given)
+        _check_keys(f"{factor} {name}", options, _OF_PART[factor])
+        if factor not in options:
+            raise GridNotUsable(
+                f"{factor} {name} has no {factor}; expected a hub id, a folder or a short name."
+            )
+        found[name] = options | {factor: _placed(options[factor], folder)}
+    return found
+
+
+def _placed(given: Any, folder: Path) -> Any:
+    """A source of images or of a model; one that lies beside the grid's file is meant from there."""
+    if not isinstance(given, str):
+        return {**given, "images": _placed(given["images"], folder)} if "images" in given else given
+    place, mark, question = given.partition("?")
+    beside = folder / Path(place).expanduser()
+    return f"{beside}{mark}{question}" if beside.exists() else given
+
+
+def _check_keys(what: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := [name for name in table if name not in known]:
+        raise GridNotUsable(f"{what} has {unknown[0]!r}; expected some of {', '.join(known)}.")

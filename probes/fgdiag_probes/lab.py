@@ -1,0 +1,149 @@
+"""The ablation lab: build, train and measure every cell of a grid, and say what each swap of a part is worth."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from fgdiag.errors import RunBusy, RunIncomplete
+from fgdiag.progress import say
+from fgdiag.store import locked, write_json
+from fgdiag_probes.asymmetry import DRAWS, Estimate, Swap, interaction, swaps
+from fgdiag_probes.cell import SCORES, STAGE_SCORES, measure
+from fgdiag_probes.claims import Claim, claims
+from fgdiag_probes.grid import FACTORS, Cell, Grid
+
+KEYS = [*FACTORS, "seed"]
+FEW_CELLS = 3
+"""Fewer have no correlation worth the name."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The measured cells of a grid.
+
+    Attributes
+    ----------
+    scores, stages
+        As `fgdiag_probes.asymmetry.swaps` takes them.
+    """
+
+    scores: pd.DataFrame
+    stages: pd.DataFrame
+
+    @classmethod
+    def read(cls, grid: Grid, out: str | Path) -> Self:
+        """Collect the cells that are measured; `RunIncomplete` where there is none."""
+        done = [(cell, _folder(Path(out), cell)) for cell in grid.cells]
+        done = [(cell, folder) for cell, folder in done if (folder / SCORES).exists()]
+        if not done:
+            raise RunIncomplete(f"{out} has no measured cell yet; run `fgdiag ablate` until one is done.")
+        scores, stages = (
+            pd.concat(
+                [pd.read_parquet(folder / name).assign(**asdict(cell)) for cell, folder in done],
+                ignore_index=True,
+            )
+            for name in (SCORES, STAGE_SCORES)
+        )
+        return cls(scores, stages)
+
+    @cached_property
+    def swaps(self) -> list[Swap]:
+        """What each swap of a part is worth."""
+        return swaps(self.scores, self.stages)
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """What the swaps say of the paper's claims."""
+        return claims(self.swaps)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a cell: accuracy in per cent on each benchmark and measure, and the mean of each group."""
+        keys = [*KEYS, "group", "benchmark", "measure"]
+        wide = self.scores.pivot_table(index=keys, values="right", sort=False).reset_index()
+        wide["accuracy"] = 100 * wide["right"]
+        wide["what"] = wide["benchmark"] + ", " + wide["measure"]
+        table = wide.pivot_table(index=KEYS, columns="what", values="accuracy", sort=False)
+        means = wide.pivot_table(index=KEYS, columns="group", values="accuracy", sort=False)
+        return means.join(table).reset_index()
+
+    def correlation(self, *, seed: int = 0) -> Estimate:
+        """Spearman's correlation of fine and general scores over cells; bootstrap over cells, wide for few."""
+        means = self.frame()
+        unknown = Estimate(float("nan"), float("nan"), float("nan"))
+        if "general" not in means or len(means) < FEW_CELLS:
+            return unknown
+        pairs, rng = means[["fine", "general"]].to_numpy(float), np.random.default_rng(seed)
+        draws = [pairs[rng.integers(len(pairs), size=len(pairs))] for _ in range(DRAWS)]
+        found = [_ranked_alike(one) for one in draws if (np.ptp(one, axis=0) > 0).all()]
+        if not found:
+            return unknown
+        low, high = np.quantile(found, [0.025, 0.975])
+        return Estimate(_ranked_alike(pairs), float(low), float(high))
+
+    def json(self) -> dict[str, Any]:
+        """Cells, swaps, claims and the correlation."""
+        return {
+            "cells": self.frame().to_dict("records"),
+            "swaps": [asdict(swap) for swap in self.swaps],
+            "claims": [
+                {"claim": one.claim, "swap": _name(one.swap), "ruling": one.ruling, "reason": one.reason}
+                for one in self.claims
+            ],
+            "interaction": {name: asdict(estimate) for name, estimate in interaction(self.scores).items()},
+            "correlation": asdict(self.correlation()),
+        }
+
+
+def ablate(grid: Grid, out: str | Path, *, device: str = "auto") -> Ablation:
+    """Do every cell of a grid that is not done and that no other process is doing, and compare what is there.
+
+    Parameters
+    ----------
+    grid
+        What is built and measured.
+    out
+        Folder of the cells; each holds its VLM in `vlm`, its runs in `runs`, and its scores. `out/ablation.json` has
+        the outcome. Start it again on another device, and the two share the cells out.
+    device
+        Where each cell is trained and measured.
+
+    Raises
+    ------
+    RunIncomplete
+        Not one cell is measured, as all are being done by others.
+    """
+    out = Path(out)
+    for number, cell in enumerate(grid.cells, start=1):
+        say(f"cell {number} of {len(grid.cells)}: {cell.name}")
+        try:
+            with locked(_folder(out, cell)):
+                measure(cell, grid, _folder(out, cell), out / "features", device=device)
+        except RunBusy:
+            say("  another process is at it")
+    found = Ablation.read(grid, out)
+    write_json(out / "ablation.json", found.json())
+    return found
+
+
+def todo(grid: Grid, out: str | Path) -> Sequence[Cell]:
+    """Cells that are not measured yet."""
+    return [cell for cell in grid.cells if not (_folder(Path(out), cell) / SCORES).exists()]
+
+
+def _folder(out: Path, cell: Cell) -> Path:
+    return out / "cells" / cell.name
+
+
+def _ranked_alike(pairs: np.ndarray) -> float:
+    """Spearman's correlation of two columns."""
+    return float(np.asarray(spearmanr(*pairs.T))[0])
+
+
+def _name(swap: Swap) -> str:
+    return f"{swap.factor}: {swap.before} to {swap.after}"

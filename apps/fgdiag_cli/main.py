@@ -12,6 +12,7 @@ from fgdiag_cli.answering import answer
 from fgdiag_cli.app import explore
 from fgdiag_cli.attribute import attribute
 from fgdiag_cli.baselines import baselines
+from fgdiag_cli.compare import compare
 from fgdiag_cli.embed import embed
 from fgdiag_cli.guard import Guarded, quieten
 from fgdiag_cli.pairs import pairs
@@ -126,6 +127,9 @@ def diagnose(
 
 
 app.command("app")(explore)
+
+
+app.command()(compare)
 
 
 @app.command(rich_help_panel=STEPS)

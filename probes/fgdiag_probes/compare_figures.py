@@ -59,7 +59,7 @@ def draw_depths(rows: pd.DataFrame, level: str) -> go.Figure:
         )
     _add_chance(figure, rows)
     return figure.update_layout(
-        title_text=f"What is left at each depth: {LEVEL_WORDS[level]}",
+        title_text=f"At each depth: {LEVEL_WORDS[level]}",
         hovermode="closest",
         margin={"r": 56},
         xaxis={
@@ -107,7 +107,7 @@ def draw_relative_curves(rows: pd.DataFrame, level: str) -> go.Figure:
         )
     _add_chance(figure, rows)
     return figure.update_layout(
-        title_text=f"Linearly readable along the model: {LEVEL_WORDS[level]}",
+        title_text=f"Along the model: {LEVEL_WORDS[level]}",
         hovermode="closest",
         margin={"r": 56},
         xaxis={"title_text": "share of the language model's blocks that have been run", **_ticks(rows)},
@@ -152,7 +152,7 @@ def draw_differences(rows: pd.DataFrame, level: str) -> go.Figure:
     figure.add_hline(y=0, line={"color": GREY, "width": 1.5})
     reach = 1.1 * max(10.0, float(np.abs(rows[["low", "high"]].to_numpy()).clip(0, 100).max(initial=0)))
     return figure.update_layout(
-        title_text=f"Differences on the same images: {LEVEL_WORDS[level]}",
+        title_text=f"Differences: {LEVEL_WORDS[level]}",
         hovermode="closest",
         xaxis={
             "tickvals": list(range(len(order))),

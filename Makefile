@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint docs bench clean
 
 install: .venv/.installed
 
@@ -21,6 +21,9 @@ lint: install
 	$(BIN)/pyright
 	PYTHONPATH=probes:apps $(BIN)/lint-imports
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 test: install
 	$(BIN)/python -m pytest
 
@@ -28,4 +31,4 @@ bench: install
 	$(BIN)/python tests/benchmarks/run.py
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

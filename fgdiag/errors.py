@@ -9,6 +9,7 @@
     ├── ImagesNotUsable     an image source that cannot be read as labelled images
     ├── ImageUnreadable     one image cannot be decoded (recorded, never fatal to a run)
     ├── RunMismatch         a run on disk was made with something else than what is asked now
+    ├── NotComparable       runs differ in more than the model, so laying them side by side would mislead
     ├── RunBusy             another process is writing this run
     ├── RunIncomplete       a step needs results that an earlier step has not written yet
     ├── NoSpace             the disk is full or the folder cannot be written
@@ -65,6 +66,20 @@ class ImageUnreadable(FgdiagError, ValueError):
 
 class RunMismatch(FgdiagError, ValueError):
     """A run on disk was made with something else than what is asked now."""
+
+
+class NotComparable(FgdiagError, ValueError):
+    """Runs differ in more than the model, so laying them side by side would mislead.
+
+    Attributes
+    ----------
+    reasons
+        What differs, a sentence each, with what would make the runs comparable.
+    """
+
+    def __init__(self, message: str, reasons: Iterable[str] = ()) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(" ".join([message, *self.reasons]))
 
 
 class RunBusy(FgdiagError, RuntimeError):

@@ -50,6 +50,9 @@ def made_of(vlm: "VLM") -> dict[str, Any]:
         "processor": type(vlm.processor).__name__,
         "image_tokens": vlm.anatomy.image_tokens,
         "parts": {part: asdict(size) for part, size in vlm.anatomy.parts.items()},
+        "llm_blocks": sum(
+            spec.site.part == "llm" and spec.site.index != "norm" for spec in vlm.anatomy.sites
+        ),
         "causal": _is_causal(vlm),
         "class_token_fed": vlm.anatomy.site("vision").class_path is None,
         "versions": {

@@ -30,6 +30,7 @@ KEPT = {
     "answer": "the answers already written are kept",
     "attribute": "the maps already made are kept",
     "diagnose": "what is already recorded is kept",
+    "compare": "the readouts already probed are kept",
     "calibrate": "finished cases are kept",
     "recipe": "replies and fits already made are kept",
     "train": "the last checkpoint is kept",

@@ -14,6 +14,7 @@ from fgdiag_cli.app import explore
 from fgdiag_cli.assemble import assemble
 from fgdiag_cli.attribute import attribute
 from fgdiag_cli.baselines import baselines
+from fgdiag_cli.compare import compare
 from fgdiag_cli.drawing import fieldguide, scenes
 from fgdiag_cli.embed import embed
 from fgdiag_cli.guard import Guarded, quieten
@@ -131,6 +132,9 @@ def diagnose(
 
 
 app.command("app")(explore)
+
+
+app.command()(compare)
 
 
 @app.command(rich_help_panel=STEPS)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 from flask import Flask, Response, abort, request
 
+from fgdiag.errors import FgdiagError
 from fgdiag_explorer.choices import RUN, Choices
 from fgdiag_explorer.library import Library
-from fgdiag_explorer.results import NotMade, Results
+from fgdiag_explorer.results import Results
 
 Table = Callable[[Results, Choices, Library], pd.DataFrame]
 """A table that a page shows, as the address says."""
@@ -40,7 +41,7 @@ def serve_files(server: Flask, library: Library, tables: Mapping[str, Table]) ->
             abort(404)
         try:
             table = tables[name](results, Choices(request.query_string.decode()), library)
-        except NotMade as error:
+        except FgdiagError as error:
             return Response(str(error), 404, mimetype="text/plain")
         answer = Response(table.to_csv(index=False), mimetype="text/csv")
         file = f"{results.name.replace('/', '-')}-{name}.csv"

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from fgdiag_probes.comparable import short_names
+
 from fgdiag.store import IMAGES, MANIFEST, RESULTS
 from fgdiag_explorer.results import Results
 
@@ -22,7 +24,7 @@ class Library(Mapping[str, Results]):
     """
 
     def __init__(self, runs: Iterable[str | Path]) -> None:
-        self._paths = _named([Path(run) for run in runs])
+        self._paths = short_names([Path(run) for run in runs])
         self._read = {name: (_stamp(path), Results(name, path)) for name, path in self._paths.items()}
 
     def __getitem__(self, name: str) -> Results:
@@ -41,17 +43,6 @@ class Library(Mapping[str, Results]):
     def chosen(self, name: str | None) -> Results:
         """Return the run of that name, or the first where there is none of it."""
         return self[name if name in self._paths else next(iter(self._paths))]
-
-
-def _named(paths: list[Path]) -> dict[str, Path]:
-    """Call a run by its folder; with as many of the folders above as it takes to tell two apart."""
-    given = {path.expanduser().resolve(): path.expanduser() for path in paths}
-    whole = list(given)
-    for depth in range(1, max(len(path.parts) for path in whole) + 1):
-        names = ["/".join(path.parts[-depth:]).lstrip("/") for path in whole]
-        if len(set(names)) == len(names):
-            break
-    return dict(zip(names, given.values(), strict=True))
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int], ...]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fgdiag_probes.bottleneck import loss_budget as loss_budget
     from fgdiag_probes.calibration import Calibration as Calibration
     from fgdiag_probes.calibration import calibrate as calibrate
+    from fgdiag_probes.compare import Comparison as Comparison
+    from fgdiag_probes.compare import compare_runs as compare_runs
     from fgdiag_probes.confusion import ConfusedPairs as ConfusedPairs
     from fgdiag_probes.confusion import confused_pairs as confused_pairs
     from fgdiag_probes.confusion_matrix import ConfusionMatrix as ConfusionMatrix
@@ -51,6 +53,7 @@ _ROOMS = {
     "Baselines": "baselines",
     "Calibration": "calibration",
     "Codelength": "prequential",
+    "Comparison": "compare",
     "ConfusedPairs": "confusion",
     "ConfusionMatrix": "confusion_matrix",
     "Evidence": "evidence",
@@ -70,6 +73,7 @@ _ROOMS = {
     "calibrate": "calibration",
     "codelength": "prequential",
     "compare_baselines": "baselines",
+    "compare_runs": "compare",
     "confused_pairs": "confusion",
     "deal_anew": "stability",
     "few_shot": "few_images",

@@ -1,38 +1,33 @@
-"""Compare: runs side by side, what is left at each depth and what the verdicts say."""
+"""Compare: runs side by side on the same images, where they differ, and whether they fail alike."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from dash import html
 from dash.development.base_component import Component
-from fgdiag_probes.budget_figure import TICKS
 from fgdiag_probes.cards import facts_line
 from fgdiag_probes.closer_look import DEPTH_WORDS
+from fgdiag_probes.comparable import Side
+from fgdiag_probes.compare import Comparison, compare
 from fgdiag_probes.labels import Level
-from fgdiag_probes.style import (
-    BLUE,
-    GREEN,
-    LEVEL_NAMES,
-    LEVEL_WORDS,
-    ORANGE,
-    PURPLE,
-    READOUT_WORDS,
-    SKY,
-    TEMPLATE,
-    VERMILION,
-)
+from fgdiag_probes.paper_table import numbers
+from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, READOUT_WORDS, minus, percent
 
-from fgdiag.errors import FgdiagError
+from fgdiag.errors import FgdiagError, NotComparable
 from fgdiag_explorer import parts
 from fgdiag_explorer.choices import Choices, link, remembered
 from fgdiag_explorer.library import Library
 from fgdiag_explorer.pages.overview import sentences
-from fgdiag_explorer.results import Results
+from fgdiag_explorer.results import NotMade, Results
 
-COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, READOUT_WORDS, SKY)
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 LEVELS: tuple[Level, ...] = ("fine|coarse", "fine", "coarse")
+FIGURES = (
+    ("What is left at each depth", "depths"),
+    ("Along the model: vision encoder, projector, and the share of LLM blocks run", "relative-depth"),
+    ("Difference on the same images; filled where significant after Holm's correction", "differences"),
+)
+"""Titles and names of files of `Comparison.figures`."""
 
 
 def controls(_results: Results, choices: Choices, library: Library) -> list[Component]:
@@ -50,66 +45,92 @@ def controls(_results: Results, choices: Choices, library: Library) -> list[Comp
     ]
 
 
-def body(_results: Results, choices: Choices, library: Library) -> list[Component]:
-    """Return the verdicts, a figure, and the numbers."""
+def body(results: Results, choices: Choices, library: Library) -> list[Component]:
+    """Return the verdicts, the figures, the paired differences and the agreement, or why there are none."""
     names, level = _chosen(choices, library)
     if not names:
         return [parts.message("No run is chosen", "Choose two runs or more.", "choose")]
-    cards = [_card(name, library) for name in names]
-    shown: list[Component] = [html.Div(cards, className="verdicts")]
-    if len(library) == 1:
-        shown.append(
-            parts.message(
-                "One run alone",
-                html.Span(["Open more than one to compare them: ", html.Code("fgdiag app RUN ANOTHER_RUN")]),
-            )
-        )
-    table = budgets(_results, choices, library)
-    rows = table.loc[table["level"] == level] if len(table) else table
-    if not len(rows):
+    cards = html.Div([_card(name, library) for name in names], className="verdicts")
+    if len(names) == 1:
+        return [cards, _alone(library)]
+    try:
+        found = _compared(choices, library)
+    except NotComparable as error:
+        return [cards, _refused(error)]
+    except FgdiagError as error:
+        return [cards, parts.excuse(error)]
+    if level not in found.levels:
         return [
-            *shown,
+            cards,
             parts.message("Nothing to draw", f"None of these runs was asked for the {LEVEL_WORDS[level]}."),
         ]
-    figure = parts.figure_card(
-        _figure(rows),
-        f"What is left at each depth: {LEVEL_WORDS[level]}",
-        name=f"compare-{level.replace('|', '-')}",
+    above, along, apart = (
+        parts.figure_card(figure, title, name=f"compare-{name}-{level.replace('|', '-')}")
+        for figure, (title, name) in zip(found.figures(level), FIGURES, strict=True)
     )
     return [
-        *shown,
-        html.Div(figure, className="below"),
-        html.Div(_table(rows, link("tables/compare.csv", run=_results.name, runs=names)), className="below"),
+        cards,
+        _notes(found.notes),
+        html.Div([above, along], className="two"),
+        html.Div(apart, className="below"),
+        html.Div(_differences(found, level), className="below"),
+        html.Div(_agreement(found, level, _address("agreement", results, names)), className="below"),
+        html.Div(_scores(found, level, _address("compare", results, names)), className="below"),
     ]
 
 
-def budgets(_results: Results, choices: Choices, library: Library) -> pd.DataFrame:
-    """Return what is left at each depth of the chosen runs."""
-    found = []
-    for name in _chosen(choices, library)[0]:
-        try:
-            found.append(
-                library[name].budget.depths.assign(run=name, model=library[name].run.manifest["model"])
-            )
-        except FgdiagError:
-            continue
-    if not found:
-        return pd.DataFrame()
-    table = pd.concat(found, ignore_index=True)
-    return table.loc[:, ["run", "model", *(name for name in table if name not in ("run", "model"))]]
+def score_table(_results: Results, choices: Choices, library: Library) -> pd.DataFrame:
+    """Return what is left at each depth of the chosen runs, and the differences from the first."""
+    return numbers(_compared(choices, library))
 
 
-TABLES = {"compare": budgets}
+def agreement_table(_results: Results, choices: Choices, library: Library) -> pd.DataFrame:
+    """Return whether the chosen runs fail alike."""
+    return _compared(choices, library).agreement
+
+
+TABLES = {"compare": score_table, "agreement": agreement_table}
+
+
+def _address(table: str, results: Results, names: Sequence[str]) -> str:
+    return link(f"tables/{table}.csv", run=results.name, runs=list(names))
 
 
 def _chosen(choices: Choices, library: Library) -> tuple[list[str], Level]:
     return choices.some("runs", list(library), list(library)), choices.one("level", LEVELS)
 
 
+def _compared(choices: Choices, library: Library) -> Comparison:
+    names, _ = _chosen(choices, library)
+    if len(names) < 2:
+        raise NotComparable(f"Got {len(names)} run, expected two or more; choose another.")
+    chosen = [library[name] for name in names]
+    return compare([Side(one.name, one.run, one.curves, one.answers) for one in chosen])
+
+
+def _alone(library: Library) -> Component:
+    if len(library) > 1:
+        return parts.message("One run alone", "Choose another to compare it with.", "choose")
+    return parts.message(
+        "One run alone",
+        html.Span(["Open more than one to compare them: ", html.Code("fgdiag app RUN ANOTHER_RUN")]),
+    )
+
+
+def _refused(error: NotComparable) -> Component:
+    head, *_ = str(error).split(". ", 1)
+    reasons = html.Ul([html.Li(reason) for reason in error.reasons])
+    return html.Div([html.H2(f"{head}."), reasons], className="message empty", role="status")
+
+
 def _card(name: str, library: Library) -> Component:
     try:
         results = library[name]
         budget = results.budget
+    except NotMade as error:
+        return html.Div(
+            [html.H2(name), html.P(["Not judged yet: ", html.Code(error.command)])], className="card padded"
+        )
     except FgdiagError as error:
         return html.Div([html.H2(name), html.P(str(error))], className="card padded")
     return html.A(
@@ -124,49 +145,68 @@ def _card(name: str, library: Library) -> Component:
     )
 
 
-def _figure(rows: pd.DataFrame) -> go.Figure:
-    order = [depth for depth in TICKS if depth in set(rows["depth"])]
-    names = list(dict.fromkeys(rows["run"]))
-    figure = go.Figure(layout={"template": TEMPLATE})
-    for at, name in enumerate(names):
-        some = rows.loc[(rows["run"] == name) & (rows["depth"] != "pixels")]
-        score, colour = 100 * some["accuracy"], COLOURS[at % len(COLOURS)]
-        apart = (at - (len(names) - 1) / 2) * 0.05
-        figure.add_scatter(
-            x=[order.index(depth) + apart for depth in some["depth"]],
-            y=score,
-            error_y={
-                "array": 100 * some["high"] - score,
-                "arrayminus": score - 100 * some["low"],
-                "thickness": 1.2,
-                "width": 4,
-            },
-            mode="lines+markers",
-            name=name,
-            line={"color": colour, "width": 2.5},
-            marker={"size": 9, "symbol": SYMBOLS[at % len(SYMBOLS)]},
-            customdata=_hover(some),
-            hovertemplate="%{y:.1f} % (%{customdata})",
-        )
-    return figure.update_layout(
-        hovermode="closest",
-        xaxis={
-            "tickvals": list(range(len(order))),
-            "ticktext": [TICKS[depth] for depth in order],
-            "range": [-0.4, len(order) - 0.6],
-        },
-        yaxis={"title_text": "accuracy (% of test images)", "range": [0, 103]},
+def _notes(notes: Sequence[str]) -> Component:
+    if not notes:
+        return html.P("Nothing but the model differs.", className="aside")
+    return html.Section(
+        [html.H3("What differs beside the model"), html.Ul([html.Li(note) for note in notes])]
     )
 
 
-def _hover(rows: pd.DataFrame) -> list[str]:
-    return [
-        f"{site}, {readout}; chance {100 * chance:.0f} %"
-        for site, readout, chance in rows[["site", "readout", "chance"]].itertuples(index=False)
+def _differences(found: Comparison, level: Level) -> Component:
+    """Every run against the first, a row a depth."""
+    first = found.runs["run"].iloc[0]
+    rows: dict[str, list[list[str]]] = {}
+    for row in found.differences.loc[found.differences["level"] == level].to_dict("records"):
+        cells = [
+            DEPTH_WORDS[row["depth"]],
+            row["outcome"],
+            minus(f"{row['difference']:+.1f}") if row["differing"] else "0",
+            minus(f"{row['low']:+.1f} to {row['high']:+.1f}"),
+            f"{row['p_value']:.3f}" if row["p_value"] >= 0.001 else "< 0.001",
+            f"{row['differing']} of {row['images']}",
+        ]
+        rows.setdefault(f"{row['run']} {minus('-')} {first}", []).append(cells)
+    heads = ["depth", "outcome", "points", "95 % interval", "p (Holm)", "images on which one is right"]
+    title = f"Paired differences: {LEVEL_WORDS[level]}"
+    return _card_of(title, parts.plain_table(heads, rows, 2, title))
+
+
+def _agreement(found: Comparison, level: Level, csv: str) -> Component:
+    rows: dict[str, list[list[str]]] = {}
+    for row in found.agreement.loc[found.agreement["level"] == level].to_dict("records"):
+        cells = [
+            DEPTH_WORDS[row["depth"]],
+            *(percent(row[name]) for name in ("both_right", "only_first", "only_second", "both_wrong")),
+            _told(row["kappa"], lambda kappa: minus(f"{kappa:.2f}")),
+            _told(row["same_wrong"], percent),
+            _told(row["same_wrong_by_luck"], percent),
+        ]
+        rows.setdefault(f"{row['first']} (first) and {row['second']} (second)", []).append(cells)
+    heads = [
+        "read at",
+        "both right",
+        "only the first",
+        "only the second",
+        "both wrong",
+        "kappa of being right",
+        "of both wrong, same class",
+        "the same by luck",
     ]
+    title = f"Do they fail alike? {LEVEL_WORDS[level].capitalize()}"
+    return _card_of(title, parts.plain_table(heads, rows, 1, title), parts.csv_link(csv, title))
 
 
-def _table(rows: pd.DataFrame, csv: str) -> Component:
+def _told(value: Any, word: Any) -> str:
+    return "" if pd.isna(value) else word(value)
+
+
+def _card_of(title: str, table: Component, *links: Component) -> Component:
+    return html.Div([html.Div([html.Span(title), *links], className="caption"), table], className="card")
+
+
+def _scores(found: Comparison, level: Level, csv: str) -> Component:
+    rows = found.depths.loc[found.depths["level"] == level]
     percents: dict[str, Any] = {name: 100 * rows[name] for name in ("accuracy", "low", "high", "chance")}
     columns = [
         parts.words("run", "run"),
@@ -177,7 +217,6 @@ def _table(rows: pd.DataFrame, csv: str) -> Component:
         parts.number("low", "from %"),
         parts.number("high", "to %"),
         parts.number("chance", "chance %"),
-        parts.number("bits", "bits", 2),
         parts.number("images", "images", 0),
     ]
     spoken_of = {

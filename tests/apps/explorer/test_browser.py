@@ -79,7 +79,7 @@ def test_a_page_is_shown_whole_and_can_be_used_by_everyone(visit: Visit, view: s
     assert serious(page) == []
 
 
-@pytest.mark.parametrize("view", ["overview", "confusion", "image"])
+@pytest.mark.parametrize("view", ["overview", "confusion", "image", "compare"])
 def test_dark_and_narrow_as_well(browser: Any, address: str, view: str):
     visit = Visit(browser, address, viewport={"width": 420, "height": 900}, color_scheme="dark")
     page = visit.open(VIEWS[view])

@@ -13,6 +13,7 @@ from fgdiag_explorer.confused import along_sites, counts, pairs
 from fgdiag_explorer.library import Library
 from fgdiag_explorer.pages import curves, embedding, images
 from fgdiag_explorer.results import Results
+from fgdiag_probes import compare_runs
 from plotly.utils import PlotlyJSONEncoder
 
 
@@ -86,6 +87,24 @@ def test_nothing_chosen_is_said(library: Library):
     assert "No run is chosen" in page(library, "compare", "?runs=")
     assert "No pair is chosen" in page(library, "confusion")
     assert "No image is like that" in page(library, "images", "?fine=nothing")
+
+
+def test_compared_are_the_numbers_of_the_command(library: Library, runs: list[Path]):
+    found = compare_runs(runs)
+    shown = page(library, "compare")
+    assert "silent was not asked" in shown
+    for row in found.differences.query("level == 'fine|coarse'").to_dict("records"):
+        assert f"{row['low']:+.1f} to {row['high']:+.1f}".replace("-", "\N{MINUS SIGN}") in shown
+    assert "Paired differences" in shown
+    assert "kappa of being right" in shown
+
+
+def test_runs_that_cannot_be_compared_are_told_why(library: Library, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(library["silent"].run.manifest, "prompt", "Which bird?")
+    shown = page(library, "compare")
+    assert "Record both with the same --prompt." in shown
+    assert "Paired differences" not in shown
+    assert "One run alone" in page(library, "compare", "?runs=birds")
 
 
 def test_counts_are_those_of_what_was_said(results: Results):

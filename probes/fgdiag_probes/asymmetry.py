@@ -11,7 +11,7 @@ which has no ends where the general gain may be zero.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -33,6 +33,10 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def json(self) -> dict[str, float | None]:
+        """Value and interval; None where an end is not known."""
+        return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
 
     @property
     def above_zero(self) -> bool:
@@ -73,6 +77,13 @@ class Swap:
     logits: Mapping[str, Estimate]
     ratio: Estimate
     stages: Mapping[str, Estimate]
+
+    def json(self) -> dict[str, Any]:
+        """All of it, as plain values."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in ("factor", "before", "after", "pairs")}
+        for name in ("points", "logits", "stages"):
+            found[name] = {key: one.json() for key, one in getattr(self, name).items()}
+        return found | {"ratio": self.ratio.json()}
 
 
 def swaps(scores: pd.DataFrame, stages: pd.DataFrame, *, seed: int = 0) -> list[Swap]:

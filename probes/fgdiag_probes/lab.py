@@ -90,13 +90,13 @@ class Ablation:
         """Cells, swaps, claims and the correlation."""
         return {
             "cells": self.frame().to_dict("records"),
-            "swaps": [asdict(swap) for swap in self.swaps],
+            "swaps": [swap.json() for swap in self.swaps],
             "claims": [
                 {"claim": one.claim, "swap": _name(one.swap), "ruling": one.ruling, "reason": one.reason}
                 for one in self.claims
             ],
-            "interaction": {name: asdict(estimate) for name, estimate in interaction(self.scores).items()},
-            "correlation": asdict(self.correlation()),
+            "interaction": {name: one.json() for name, one in interaction(self.scores).items()},
+            "correlation": self.correlation().json(),
         }
 
 

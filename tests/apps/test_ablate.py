@@ -22,10 +22,6 @@ small = {{ encoder = "{encoder}", resolution = 56, merge = 2 }}
 
 [llm]
 whole = "{llm}"
-half = {{ llm = "{llm}", llm_layers = 2 }}
-
-[plan.frozen]
-stage = [{{ steps = 2 }}]
 
 [plan.lora]
 stage = [{{ train = ["projector", "llm-lora"], steps = 2 }}]
@@ -49,11 +45,11 @@ def grid(encoder: Path, llm: Path, colours, tmp_path: Path) -> Path:  # noqa: F8
 def test_a_grid_is_trained_measured_and_ruled_on(grid: Path, tmp_path: Path):
     out = tmp_path / "ablation"
     planned = type_in("ablate", str(grid), "-o", str(out), "--dry-run")
-    assert "8 of 8 cells to do" in planned.out
+    assert "2 of 2 cells to do" in planned.out
     ended = type_in("ablate", str(grid), "-o", str(out), "--json", "--figure", str(tmp_path / "a.html"))
     assert ended.code == 0, ended.err
     found = ended.json()
-    assert len(found["cells"]) == 8
+    assert len(found["cells"]) == 2
     assert {"colours, all names", "colours, five names", "kinds, all names", "asked, all names"} < set(
         found["cells"][0]
     )
@@ -61,14 +57,14 @@ def test_a_grid_is_trained_measured_and_ruled_on(grid: Path, tmp_path: Path):
         one["ruling"] for one in json.loads((out / "ablation.json").read_text())["claims"]
     ]
     assert (tmp_path / "a.html").stat().st_size > 10_000
-    cell = out / "cells" / "large+whole+frozen+seed0"
+    cell = out / "cells" / "large+whole+lora+seed0"
     assert (cell / "runs" / "colours" / "run.json").exists()
     assert not (cell / "joined").exists()
     again = type_in("ablate", str(grid), "-o", str(out))
     assert again.code == 0
     assert "training" not in again.err
     assert "A better vision encoder lifts fine-grained scores out of proportion." in again.out
-    assert "0 of 8 cells to do" in type_in("ablate", str(grid), "-o", str(out), "--dry-run").out
+    assert "0 of 2 cells to do" in type_in("ablate", str(grid), "-o", str(out), "--dry-run").out
 
 
 def test_a_cell_that_another_process_does_is_left_to_it(grid: Path, tmp_path: Path):

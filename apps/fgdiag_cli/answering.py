@@ -205,6 +205,11 @@ class Reopened:
         """Of the model, as the run has it."""
         return self.run.manifest["model"]
 
+    @property
+    def keeps_replies(self) -> bool:
+        """Not by itself: the run keeps them."""
+        return False
+
     @cached_property
     def vlm(self) -> "VLM":
         """The model."""

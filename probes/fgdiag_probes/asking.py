@@ -70,6 +70,8 @@ class Respondent(Protocol):
 
     name: str
     """As it is written into results."""
+    keeps_replies: bool
+    """Whether it keeps what it has replied itself; else the run does."""
 
     def replies(self, questions: Sequence[Question]) -> Iterator[Reply]:
         """Answer every question, in order, each as soon as it is there."""

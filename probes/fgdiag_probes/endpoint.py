@@ -111,6 +111,7 @@ class Endpoint:
         self._chat = Chat(url, model, max_tokens=max_tokens, timeout=timeout)
         self._responses = responses or Responses()
         self.name = f"{model} at {self._chat.endpoint}"
+        self.keeps_replies = True
         self.model, self.max_tokens, self.at_once = model, max_tokens, at_once
         self._pictures: dict[Callable[[], Image.Image], tuple[str, tuple[int, int]]] = {}
         self._counts: Counter[str] = Counter()

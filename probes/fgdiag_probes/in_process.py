@@ -52,6 +52,7 @@ class InProcess:
     def __init__(self, vlm: "VLM", *, batch_size: int = 16) -> None:
         self.vlm, self.batch_size = vlm, batch_size
         self.name = vlm.name
+        self.keeps_replies = False
 
     def replies(self, questions: Sequence[Question]) -> Iterator[Reply]:
         """Answer in order. Questions with the same `picture` that stand together are answered together.

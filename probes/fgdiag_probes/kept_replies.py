@@ -32,8 +32,12 @@ def replies_of(
     Returns
     -------
     list of Reply
-        One for each question. All are kept in `results/replies/`, in parts of 120.
+        One for each question. All are kept in `results/replies/`, in parts of 120, unless the respondent keeps them:
+        it knows which ones to ask again, such as those that a server refused.
     """
+    if respondent.keeps_replies:
+        asked = respondent.replies(questions)
+        return list(track(asked, description=doing, total=len(questions), unit="questions"))
     who = f"{METHOD} {respondent.name} {run.manifest['fingerprint']}"
     keys = [_key(who, question, picture) for question, picture in zip(questions, pictures, strict=True)]
     kept = _read(run)

@@ -13,7 +13,7 @@ from fgdiag_probes.response_tokens import has_responses, read_responses
 Scoring = Literal["substring", "words", "likelihood", "corrected"]
 SCORINGS: dict[Scoring, str] = {
     "substring": "the text written has the name in it, even inside a word",
-    "words": "the text written names the class, in whole words",
+    "words": "the class that the text written names first, in whole words",
     "likelihood": "the likeliest class name (sum over its tokens)",
     "corrected": "the same, less a prior of the names",
 }
@@ -31,7 +31,7 @@ def answered_right(run: Run, labels: Labels) -> dict[Scoring, np.ndarray]:
         names = ClassNames.of(kinds_of(labels))
         pairs = list(zip(texts.tolist(), truth.tolist(), strict=True))
         right["substring"] = np.array([is_substring(name, text) for text, name in pairs])
-        right["words"] = np.array([name in names.in_text(text).fine for text, name in pairs])
+        right["words"] = np.array([names.in_text(text).fine[:1] == (name,) for text, name in pairs])
     if run.result_path("answers.parquet").exists():
         answers = run.read_table("answers").set_index("row").reindex(labels.test)
         right["likelihood"] = answers["said_fine"].to_numpy() == truth

@@ -75,7 +75,7 @@ def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
 def _where(depth: Row) -> str:
     if depth["depth"] == "vision" and depth["readout"] == "cls":
         return "in the class token of the vision encoder"
-    pooled = " (attention over its tokens)" if depth["readout"] == ATTENTION else ""
+    pooled = " by attention over its tokens" if depth["readout"] == ATTENTION else ""
     return {
         "vision": f"at the output of the vision encoder{pooled}",
         "projector": f"at the projector{pooled}",

@@ -133,7 +133,7 @@ def test_python_shown_uses_names_that_exist(page: Path):
 def test_commands_were_found():
     assert len(ALL_TYPED) > 60
     found = {str(line.values[0]).split()[0] for line in ALL_TYPED}
-    assert {"demo", "diagnose", "compare", "answer", "calibrate", "train-projector"} <= found
+    assert {"demo", "diagnose", "compare", "answer", "calibrate", "assemble", "train"} <= found
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ class Scripted:
 
     answer: Callable[[Question, int], Reply]
     name: str = "scripted"
+    keeps_replies: bool = False
     asked: int = 0
     stop_after: int | None = None
     rows: list[int] = field(default_factory=list)

@@ -186,6 +186,14 @@ def test_a_stop_costs_one_part_and_what_was_asked_is_not_asked_again(run, monkey
     assert other.asked == len(found.table)
 
 
+def test_one_who_keeps_replies_is_asked_again_for_what_it_did_not_keep(run):
+    for _ in range(2):
+        server = Scripted(knows(run), keeps_replies=True)
+        found = ask(run, server)
+        assert server.asked == len(found.table)
+    assert not run.result_path("replies").exists()
+
+
 def test_it_is_read_back_as_it_was_written(run):
     found = ask(run, knows(run))
     back = MultipleChoice.read(run)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from fgdiag_probes.evidence import gather as gather
     from fgdiag_probes.few_images import FewShot as FewShot
     from fgdiag_probes.few_images import few_shot as few_shot
+    from fgdiag_probes.grid import Grid as Grid
     from fgdiag_probes.image_only import image_only_reference as image_only_reference
+    from fgdiag_probes.lab import Ablation as Ablation
+    from fgdiag_probes.lab import ablate as ablate
     from fgdiag_probes.likelihood import name_likelihood as name_likelihood
     from fgdiag_probes.linear import LinearProbe as LinearProbe
     from fgdiag_probes.linear import fit_probe as fit_probe
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from fgdiag_probes.verdict import Verdict as Verdict
 
 _ROOMS = {
+    "Ablation": "lab",
     "Answers": "answers",
     "AttributionMaps": "attribution",
     "Baselines": "baselines",
@@ -58,6 +62,7 @@ _ROOMS = {
     "ConfusionMatrix": "confusion_matrix",
     "Evidence": "evidence",
     "FewShot": "few_images",
+    "Grid": "grid",
     "LayerCurves": "curves",
     "LinearProbe": "linear",
     "LossBudget": "bottleneck",
@@ -67,6 +72,7 @@ _ROOMS = {
     "Reconstruction": "projector",
     "Stability": "stability",
     "Verdict": "verdict",
+    "ablate": "lab",
     "answer": "answers",
     "attribute": "attribution",
     "attribute_image": "attribution",

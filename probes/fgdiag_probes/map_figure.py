@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from fgdiag_probes.style import BLUE, GREY, ORANGE, TEMPLATE, VERMILION, faded
 
 if TYPE_CHECKING:
-    from fgdiag_probes.attribution import Map
+    from fgdiag_probes.maps import Map
 
 STRONGEST = 99.5
 """Percentile of the size of the values that is drawn in full colour."""
@@ -30,7 +30,7 @@ def draw_map(one: "Map") -> go.Figure:
     grey = np.asarray(Image.fromarray(one.picture).convert("L").convert("RGB"), np.float32)
     for column, pixels in ((1, one.picture), (2, 255 - 0.55 * (255 - grey))):
         figure.add_layout_image(
-            source=_as_link(pixels.astype(np.uint8)),
+            source=as_link(pixels.astype(np.uint8)),
             xref=f"x{column}",
             yref=f"y{column}",
             x=0,
@@ -126,7 +126,8 @@ def draw_checks(table: pd.DataFrame) -> go.Figure:
     )
 
 
-def _as_link(pixels: np.ndarray) -> str:
+def as_link(pixels: np.ndarray) -> str:
+    """Return a picture (height, width, 3) uint8 as a link that holds it."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

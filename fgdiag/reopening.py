@@ -41,8 +41,16 @@ def reopen_images(run: Run) -> ImageSet:
     return replace(found, table=run.images)
 
 
-def reopen_model(run: Run, **options: Any) -> "VLM":
+def reopen_model(run: Run, *, exact: bool = False, **options: Any) -> "VLM":
     """Open the model a run was made with, in the same revision and dtype.
+
+    Parameters
+    ----------
+    exact
+        On a CPU compute in float32 whatever the run was recorded in: 16 bits are too coarse for gradients and ranks,
+        and no faster there.
+    options
+        Of `open_vlm`.
 
     Raises
     ------
@@ -56,6 +64,8 @@ def reopen_model(run: Run, **options: Any) -> "VLM":
         raise RunMismatch(
             f"The weights of {model} are not those the run {run.path} was recorded with. Record a new run."
         )
+    if exact and vlm.device.type == "cpu":
+        vlm.model.float()
     return vlm
 
 

@@ -84,9 +84,8 @@ def attribute(
     recorded = open_run(run)
     contrasts(recorded, [pair])  # a wrong pair is told before the model is loaded
     images = reopen_images(recorded)
-    vlm = reopen_model(recorded, device=device, device_map=device_map, trust_remote_code=trust_remote_code)
-    if vlm.device.type == "cpu":
-        vlm.model.float()  # 16 bits are too coarse for gradients, and no faster here
+    opening = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
+    vlm = reopen_model(recorded, exact=True, **opening)
     with recorded.lock():
         found = make_maps(
             recorded, vlm, images, [pair], methods=names, target=target, count=count, budget=budget, seed=seed

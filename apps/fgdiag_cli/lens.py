@@ -61,7 +61,8 @@ def lens(
     recorded = open_run(run)
     rows = [_row(recorded, one) for one in image] if image else None
     images = reopen_images(recorded)
-    vlm = reopen_model(recorded, device=device, device_map=device_map, trust_remote_code=trust_remote_code)
+    opening = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
+    vlm = reopen_model(recorded, exact=True, **opening)
     with recorded.lock():
         found = token_lenses(recorded, vlm, images, count=count, rows=rows, seed=seed)
     if figures is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fgdiag.errors import ClassNotFound, FgdiagError, ImageUnreadable
@@ -223,6 +224,16 @@ def target_of(run: Run, target: str, seed: int = 0) -> Callable[[str, str], Targ
         probe = probe_of(run, site, readout, seed=seed)
         return lambda own, other: ProbeTarget.of(probe, site, readout, own, other, question=question)
     raise FgdiagError(f"The target is {target!r}; expected name, letter, probe:SITE or probe:SITE/READOUT.")
+
+
+def target_words(run: Run, target: str, own: str, other: str) -> str:
+    """Return what `Map.target` says of a map whose target is called `target`; nothing is fitted for that."""
+    kind, _, place = target.partition(":")
+    if kind == "probe":
+        site, _, readout = place.partition("/")
+        classes = (spoken(own), spoken(other))
+        return ProbeTarget(site, readout or best_readout(run, site), classes, torch.empty(0), 0.0).words
+    return target_of(run, target)(own, other).words
 
 
 def _letters(own: str, other: str, question: str) -> LetterTarget:

@@ -124,6 +124,7 @@ def draw_ranks(table: pd.DataFrame, sites: Sequence[str]) -> go.Figure:
             "title_text": "rank of the name's first token (1 is first)",
             "type": "log",
             "autorange": "reversed",
+            "dtick": 1,
         },
         height=HEIGHT,
     )

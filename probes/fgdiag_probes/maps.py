@@ -89,9 +89,9 @@ class Map:
         row, column = np.indices(self.values.shape)
         return pd.DataFrame({"row": row.ravel(), "column": column.ravel(), "value": self.values.ravel()})
 
-    def figure(self) -> go.Figure:
-        """Draw the picture, and the map over it."""
-        return draw_map(self)
+    def figure(self, *, beside: bool = True) -> go.Figure:
+        """Draw the map over the picture, by default with the picture beside it."""
+        return draw_map(self, beside=beside)
 
     def json(self) -> dict[str, Any]:
         """Return everything but the cells and the picture as plain values."""

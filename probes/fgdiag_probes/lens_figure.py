@@ -88,6 +88,7 @@ def draw_words(lens: "TokenLens", layer: int, way: "Way", name: int, grid: int) 
         title_text=f"{WAYS[way].capitalize()} at {lens.sites[layer]}",
         height=HEIGHT,
         hovermode="closest",
+        hoverdistance=-1,  # anywhere on a token, not only near its middle
         margin={"l": 4, "r": 4, "t": 40, "b": 4},
     )
 

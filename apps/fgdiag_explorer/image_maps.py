@@ -22,8 +22,8 @@ KIND = "maps"
 KEYS = ("for", "against", "method", "target")
 """What in the address says which map is meant."""
 METHOD = "ig"
-WIDTH = 300
-"""Pixels of a map on the page, about."""
+WIDTH = 240
+"""Pixels of a map on the page, at least."""
 
 
 @dataclass(frozen=True)
@@ -165,15 +165,13 @@ def _checks(one: Map) -> Component:
         lines.append(
             (
                 "Check",
-                f"blurred and unblurred in its order it gains {_number(seen.gain)}; moved elsewhere at most "
-                f"{_number(moved)}, from the centre outwards {_number(seen.centre_gain)}",
+                f"gains {_number(seen.gain)}; moved elsewhere at most {_number(moved)}, from the centre outwards "
+                f"{_number(seen.centre_gain)}",
             )
         )
     if one.on_marks:
         on, area = round(100 * one.on_marks.on_marks), round(100 * one.on_marks.marks_of_bird)
-        lines.append(
-            ("On the marks", f"{on} % of it lies on the parts that truly differ, {area} % of the bird's area")
-        )
+        lines.append(("On the marks", f"{on} % of it; they take up {area} % of the bird"))
     passed = seen is not None and seen.passed
     word = html.P(one.remark or ("Passes its check." if passed else ""), className="" if passed else "failed")
     return html.Div([word, parts.facts(lines)], className="checks")

@@ -70,7 +70,9 @@ def test_the_words_are_shown_on_hovering(visit: Visit) -> None:
     box = page.locator(".on-picture .nsewdrag").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2 - 4, box["y"] + box["height"] / 3, steps=4)
     page.wait_for_selector(".on-picture .hovertext")
-    assert re.search(r"%.*rank \d+", page.locator(".on-picture .hovertext").first.text_content() or "", re.DOTALL)
+    assert re.search(
+        r"%.*rank \d+", page.locator(".on-picture .hovertext").first.text_content() or "", re.DOTALL
+    )
 
 
 def test_a_contrast_is_chosen_made_and_kept_in_the_link(visit: Visit, browser: Any, own_address: str) -> None:

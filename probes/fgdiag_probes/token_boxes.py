@@ -38,14 +38,15 @@ def boxes_of(layout: TokenLayout) -> tuple[np.ndarray, np.ndarray]:
 def _extent(shares: np.ndarray) -> np.ndarray:
     """(tokens, 2) where what each token is made of begins and ends, as shares of the side; NaN for nowhere.
 
-    Of the outermost bands it takes as much as it has of them, measured by the band next to them.
+    Of the outermost bands it takes as much as it has of them, measured by the band next to them; those at the border
+    of the picture it takes whole.
     """
     found = np.full((len(shares), 2), np.nan)
     for token, share in enumerate(shares):
         at = np.flatnonzero(share)
         if len(at):
             first, last = (min(1.0, share[edge] / share[inner]) for edge, inner in _ends(at))
-            found[token] = at[0] + 1 - first, at[-1] + last
+            found[token] = at[0] and at[0] + 1 - first, at[-1] + (last if at[-1] + 1 < len(share) else 1)
     return found / shares.shape[1]
 
 

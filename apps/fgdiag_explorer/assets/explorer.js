@@ -13,6 +13,7 @@
   }
 
   const without = (defaults) => Object.fromEntries(Object.entries(defaults).filter(([, value]) => value !== null));
+  // Controls of one image are only there while one is shown.
   const shownOnce = (key) => document.getElementById(JSON.stringify({ key, type: "choice" })) !== null;
 
   function pageOf(pathname, pages) {
@@ -98,8 +99,9 @@
     },
 
     toControls(choices, controls, pages) {
-      const { defaults, steps: names } = known(controls, pages);
-      for (const key of Object.keys(defaults).filter(shownOnce)) {
+      const { defaults, steps: names, ofOne } = known(controls, pages);
+      const here = (key) => key === "level" || !ofOne.includes(key) || shownOnce(key);
+      for (const key of Object.keys(defaults).filter(here)) {
         const value = read(choices.search, key, defaults[key]);
         const at = names[key] ? Math.max(0, names[key].indexOf(value)) : value;
         window.dash_clientside.set_props({ type: "choice", key }, { value: at });

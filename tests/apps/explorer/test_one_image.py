@@ -85,9 +85,9 @@ def test_a_contrast_is_chosen_made_and_kept_in_the_link(visit: Visit, browser: A
     page.get_by_role("option", name="eagle owl").click()
     page.wait_for_url("**against=eagle-owl*")
     page.get_by_text("There is no map yet of what speaks for", exact=False).wait_for()
-    page.get_by_role("button", name=re.compile("make this map")).click()
+    page.get_by_role("button", name=re.compile("make this map", re.IGNORECASE)).click()
     page.wait_for_selector(".map.meant", timeout=PATIENCE)
-    assert page.get_by_role("button", name=re.compile("make this map")).count() == 0
+    assert page.get_by_role("button", name=re.compile("make this map", re.IGNORECASE)).count() == 0
     other = Visit(browser, own_address)
     again = other.open(page.url.rpartition("/")[2])
     again.wait_for_selector(".map.meant")

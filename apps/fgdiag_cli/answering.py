@@ -158,15 +158,14 @@ def answer(
 
     from fgdiag_probes.naming import read_synonyms
 
+    from fgdiag.reopening import open_run, reopen_images, reopen_model
     from fgdiag_cli import diagnose as steps
     from fgdiag_cli.screen import print_json
     from fgdiag_cli.tables import print_answers
 
-    recorded, ways = steps.open_run(run), options.names(ask)
+    recorded, ways = open_run(run), options.names(ask)
     opening = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
-    model = Reopened(
-        recorded, lambda: steps.reopen_model(recorded, **opening), lambda: steps.reopen_images(recorded)
-    )
+    model = Reopened(recorded, lambda: reopen_model(recorded, **opening), lambda: reopen_images(recorded))
     how = {"sample": sample, "wordings": wordings, "examples": examples}
     known = None if synonyms is None else read_synonyms(synonyms)
     found: dict[str, Any] = {}

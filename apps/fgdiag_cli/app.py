@@ -40,13 +40,16 @@ def explore(
     prefix: Annotated[
         str, typer.Option(metavar="/PATH/", help="Path below which a proxy shows the explorer.")
     ] = "/",
+    device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Look at runs in a browser: where detail is lost, in which classes, in which images.
 
-    Prints the address, and serves it until it is interrupted (Ctrl-C). It
-    only reads: nothing is computed, nothing is written. What has not been
-    made yet is said, with the command that makes it.
+    Prints the address, and serves it until it is interrupted (Ctrl-C). Pages
+    only read what is in the runs; what has not been made yet is said, with
+    the command that makes it. Attribution maps and token lenses of single
+    images can be made from the page: the model is opened when somebody
+    presses the button for that, not before.
 
     For example:
       fgdiag app runs/flowers
@@ -62,4 +65,4 @@ def explore(
         sys.stdout.flush()  # whoever reads this waits for it, not for the end
         say("Ctrl-C ends it.")
 
-    serve(runs, host=host, port=port, prefix=prefix, token=token, told=told)
+    serve(runs, host=host, port=port, prefix=prefix, token=token, device=device, told=told)

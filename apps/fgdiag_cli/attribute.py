@@ -8,7 +8,7 @@ import typer
 from fgdiag_cli import options
 
 if TYPE_CHECKING:
-    from fgdiag_probes.attribution import AttributionMaps
+    from fgdiag_probes.maps import AttributionMaps
 
 Pair = Annotated[
     tuple[str, str],
@@ -54,6 +54,8 @@ def attribute(
     budget: Budget = 256,
     figures: Figures = None,
     device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -70,18 +72,20 @@ def attribute(
       fgdiag attribute runs/demo --pair "Ruby Barkpecker" "Golden Barkpecker" --method gradcam --target probe:vision
     """
     from fgdiag_probes.attribution import attribute as make_maps
-    from fgdiag_probes.attribution import method_named
+    from fgdiag_probes.attribution import contrasts
+    from fgdiag_probes.map_methods import method_named
 
-    from fgdiag_cli import diagnose as steps
+    from fgdiag.reopening import open_run, reopen_images, reopen_model
     from fgdiag_cli.screen import print_json
 
     names = method or ["ig"]
     for name in names:
         method_named(name)
-    recorded = steps.open_run(run)
-    images, vlm = steps.reopen_images(recorded), steps.reopen_model(recorded, device=device)
-    if vlm.device.type == "cpu":
-        vlm.model.float()  # 16 bits are too coarse for gradients, and no faster here
+    recorded = open_run(run)
+    contrasts(recorded, [pair])  # a wrong pair is told before the model is loaded
+    images = reopen_images(recorded)
+    opening = {"device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
+    vlm = reopen_model(recorded, exact=True, **opening)
     with recorded.lock():
         found = make_maps(
             recorded, vlm, images, [pair], methods=names, target=target, count=count, budget=budget, seed=seed

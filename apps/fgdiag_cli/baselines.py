@@ -60,7 +60,7 @@ def baselines(
 
     from fgdiag.image_models import open_image_model
     from fgdiag.progress import say
-    from fgdiag_cli.diagnose import open_run, reopen_images
+    from fgdiag.reopening import open_run, reopen_images
     from fgdiag_cli.screen import print_json, write_figures
 
     recorded = open_run(run)

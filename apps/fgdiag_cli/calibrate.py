@@ -7,7 +7,8 @@ from typing import Any
 from fgdiag_probes.calibration import Calibration
 from fgdiag_probes.calibration import calibrate as plant_and_count
 
-from fgdiag_cli.diagnose import labelled_images, open_model
+from fgdiag.reopening import open_model
+from fgdiag_cli.diagnose import labelled_images
 from fgdiag_cli.screen import print_table
 
 

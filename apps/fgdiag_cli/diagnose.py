@@ -1,7 +1,7 @@
 """From a model and images to a verdict, step by step; a step that is done is not done again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,11 @@ from fgdiag_probes import Answers, answer, loss_budget, probe_layers
 from fgdiag_probes.evidence import gather
 
 from fgdiag.duplicates import NearDuplicates, near_duplicates
-from fgdiag.errors import RunIncomplete, RunMismatch
 from fgdiag.extraction import asked_for, extract
 from fgdiag.images import ImageSet, open_images
-from fgdiag.loading import twin_of
 from fgdiag.progress import say
 from fgdiag.recording import manifest_in
+from fgdiag.reopening import model_of, open_model, random_seed, whole
 from fgdiag.store import Run
 from fgdiag_cli.answering import Reopened, choose, speak
 from fgdiag_cli.report import write_report
@@ -154,7 +153,7 @@ def finished_run(request: Request) -> Run | None:
     )
     as_asked = (
         whole(request.model) == whole(model_of(run))
-        and (opening.get("seed", 0) if opening.get("random_weights") else None) == _random_seed(run)
+        and (opening.get("seed", 0) if opening.get("random_weights") else None) == random_seed(run)
         and _same_sites(request, manifest)
         and (
             tokens == "auto" or {*tokens} == {site["site"] for site in manifest["sites"] if "tokens" in site}
@@ -179,85 +178,12 @@ def ask(run: Run, vlm: Callable[[], "VLM"], images: Callable[[], ImageSet]) -> A
     return answer(run, vlm(), found)
 
 
-def open_model(model: str, **options: Any) -> "VLM":
-    """Open a VLM, and say so: it takes a while."""
-    from fgdiag.vlm import open_vlm
-
-    here = model == "demo" or Path(model).expanduser().exists()
-    say(f"opening {model}" if here else f"opening {model}; what is not in the cache is downloaded first")
-    return open_vlm(model, **options)
-
-
 def labelled_images(source: str, **options: Any) -> ImageSet:
     """Open images; say on stderr what there is to know about them."""
     images = open_images(source, **options)
     for line in repr(images).splitlines():
         say(line)
     return images
-
-
-def open_run(path: Path) -> Run:
-    """Open a run whose images have all been through the model; `RunIncomplete` where they have not."""
-    run = Run.open(path)
-    if not run.finished:
-        raise RunIncomplete(f"{path} is not finished; run the command that started it once more.")
-    return run
-
-
-def reopen_images(run: Run) -> ImageSet:
-    """Open the images a run was made of.
-
-    Raises
-    ------
-    RunMismatch
-        They are not there any more as they were.
-    """
-    source = run.manifest["images"]["source"]
-    found = open_images(source)
-    missing = set(run.images["id"]) - set(found.table["id"])
-    if missing:
-        raise RunMismatch(
-            f"{len(missing)} images of the run {run.path} are no longer in {source}. "
-            "Put them back, or record a new run."
-        )
-    return replace(found, table=run.images)
-
-
-def reopen_model(run: Run, **options: Any) -> "VLM":
-    """Open the model a run was made with, in the same revision and dtype.
-
-    Raises
-    ------
-    RunMismatch
-        Its weights are others now.
-    """
-    manifest, model, seed = run.manifest, model_of(run), _random_seed(run)
-    options |= {} if seed is None else {"random_weights": True, "seed": seed}
-    vlm = open_model(model, revision=manifest["revision"], dtype=manifest["dtype"], **options)
-    if vlm.fingerprint != manifest["fingerprint"]:
-        raise RunMismatch(
-            f"The weights of {model} are not those the run {run.path} was recorded with. Record a new run."
-        )
-    return vlm
-
-
-def model_of(run: Run) -> str:
-    """Return the hub id or the whole path of the model a run was made with, be it with its weights or random ones."""
-    named, _ = twin_of(run.manifest["model"])
-    if run.result_path("command.json").exists():  # not where `fgdiag.extract` was called from Python
-        return run.read_json("command").get("model", named)
-    return named
-
-
-def _random_seed(run: Run) -> int | None:
-    """Seed of the model's random weights; None where a run was made with its own."""
-    return twin_of(run.manifest["model"])[1]
-
-
-def whole(name: str) -> str:
-    """Return the whole path of what lies on this machine; other names, such as hub ids, as they are."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() and name != "demo" else name
 
 
 def _same_sites(request: Request, manifest: dict[str, Any]) -> bool:

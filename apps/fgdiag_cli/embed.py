@@ -30,7 +30,7 @@ def embed(
     """
     from fgdiag_probes.embedding import embed as lay_out
 
-    from fgdiag_cli.diagnose import open_run
+    from fgdiag.reopening import open_run
     from fgdiag_cli.screen import print_json
 
     recorded = open_run(run)

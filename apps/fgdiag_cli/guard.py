@@ -28,6 +28,7 @@ KEPT = {
     "extract": "what is already recorded is kept",
     "probe": "the readouts already probed are kept",
     "answer": "the answers already written are kept",
+    "lens": "the images already read are kept",
     "attribute": "the maps already made are kept",
     "diagnose": "what is already recorded is kept",
     "compare": "the readouts already probed are kept",

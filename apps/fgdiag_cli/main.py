@@ -18,6 +18,7 @@ from fgdiag_cli.compare import compare
 from fgdiag_cli.drawing import fieldguide, scenes
 from fgdiag_cli.embed import embed
 from fgdiag_cli.guard import Guarded, quieten
+from fgdiag_cli.lens import lens
 from fgdiag_cli.pairs import pairs
 from fgdiag_cli.recipe import recipe
 from fgdiag_cli.sets import sets
@@ -191,11 +192,12 @@ def probe(run: options.RunFolder, as_json: options.Json = False) -> None:
     For example:
       fgdiag probe runs/flowers
     """
+    from fgdiag.reopening import open_run
     from fgdiag_cli import diagnose as steps
     from fgdiag_cli.screen import print_json
     from fgdiag_cli.tables import print_curves, print_evidence
 
-    recorded = steps.open_run(run)
+    recorded = open_run(run)
     with recorded.lock():
         curves, evidence = steps.probe(recorded)
     if as_json:
@@ -216,6 +218,9 @@ app.command(rich_help_panel=STEPS)(pairs)
 app.command(rich_help_panel=STEPS)(attribute)
 
 
+app.command(rich_help_panel=STEPS)(lens)
+
+
 app.command(rich_help_panel=STEPS)(embed)
 
 
@@ -231,11 +236,12 @@ def report(run: options.RunFolder, as_json: options.Json = False) -> None:
     """
     from fgdiag_probes import loss_budget
 
+    from fgdiag.reopening import open_run
     from fgdiag_cli import diagnose as steps
     from fgdiag_cli.report import write_report
     from fgdiag_cli.screen import print_json
 
-    recorded = steps.open_run(run)
+    recorded = open_run(run)
     with recorded.lock():
         found = steps.probe(recorded)
         path = write_report(recorded, *found, loss_budget(recorded, seed=recorded.manifest["seed"]))
@@ -262,8 +268,8 @@ def inspect(
     For example:
       fgdiag inspect llava-hf/llava-1.5-7b-hf
     """
+    from fgdiag.reopening import open_model
     from fgdiag_cli.anatomy import describe, print_anatomy
-    from fgdiag_cli.diagnose import open_model
 
     opening = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
     vlm = open_model(model, **opening, trust_remote_code=trust_remote_code)

@@ -38,10 +38,10 @@ def pairs(
     """
     from fgdiag_probes.separability import pair_curves
 
-    from fgdiag_cli import diagnose as steps
+    from fgdiag.reopening import open_run
     from fgdiag_cli.screen import print_json, write_figures
 
-    recorded = steps.open_run(run)
+    recorded = open_run(run)
     with recorded.lock():
         found = pair_curves(recorded, [pair] if pair else None, top=top, seed=recorded.manifest["seed"])
     if figure is not None:

@@ -56,7 +56,7 @@ def recipe(
     from fgdiag_probes.bridge import bridge
     from fgdiag_probes.recipes import RESPONSE_WIDE_SHUT, VLMCLASSIFIER, apply_recipe
 
-    from fgdiag_cli.diagnose import open_run
+    from fgdiag.reopening import open_run
     from fgdiag_cli.screen import write_figures
 
     if figure and name != "bridge":
@@ -86,7 +86,7 @@ def _let_reply(run: "Run", opening: dict[str, Any]) -> None:
     """Let the model reply to every image, unless it has."""
     from fgdiag_probes.response_tokens import has_responses, record_responses
 
-    from fgdiag_cli.diagnose import reopen_images, reopen_model
+    from fgdiag.reopening import reopen_images, reopen_model
 
     if not has_responses(run):
         images = reopen_images(run)

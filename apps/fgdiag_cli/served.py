@@ -168,7 +168,8 @@ class Served:
     def about(self) -> tuple["Run", "ImageSet"]:
         """Return the run that the answers belong to, and its images."""
         from fgdiag.image_run import image_run
-        from fgdiag_cli.diagnose import labelled_images, open_run, reopen_images
+        from fgdiag.reopening import open_run, reopen_images
+        from fgdiag_cli.diagnose import labelled_images
 
         if _is_run(self.source):
             if self.out is not None:

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 import fgdiag
@@ -18,6 +18,7 @@ from fgdiag_explorer.choices import RUN, Choices, choice, link
 from fgdiag_explorer.files import Table, serve_files
 from fgdiag_explorer.library import Library
 from fgdiag_explorer.pages import compare, confusion, curves, data, embedding, images, overview
+from fgdiag_explorer.panel import register as register_panels
 from fgdiag_explorer.results import Results
 from fgdiag_explorer.safety import secure
 
@@ -30,7 +31,11 @@ PAGES: dict[str, ModuleType] = {
     "compare": compare,
     "data": data,
 }
-"""By name in the address. A page has `controls(results, choices, library)` and `body(results, choices, library)`."""
+"""By name in the address. A page has `controls(results, choices, library)` and `body(results, choices, library)`.
+
+It may have `TABLES` that can be downloaded; `PARTS` of the body that have choices of their own (their keys in the
+address, and what stands in them); and what can be `MADE` on it, see `fgdiag_explorer.panel`.
+"""
 
 ACCENT = [
     "#fff4ec",
@@ -74,7 +79,9 @@ INDEX = """<!doctype html>
 """
 
 
-def create_app(runs: Iterable[str | Path], *, prefix: str = "/", token: str | None = None) -> Dash:
+def create_app(
+    runs: Iterable[str | Path], *, prefix: str = "/", token: str | None = None, device: str = "auto"
+) -> Dash:
     """Build the explorer of some runs; `app.server` is a WSGI application.
 
     Parameters
@@ -85,6 +92,8 @@ def create_app(runs: Iterable[str | Path], *, prefix: str = "/", token: str | No
         Path below which a proxy shows the explorer, such as `/fgdiag/`.
     token
         What a browser must show to be let in; None where only this machine can reach the server.
+    device
+        Where the models of the runs are opened, once somebody asks for that.
 
     Raises
     ------
@@ -96,7 +105,7 @@ def create_app(runs: Iterable[str | Path], *, prefix: str = "/", token: str | No
     >>> app = create_app(["runs/demo"])
     >>> app.run()
     """
-    library, prefix = Library(runs), f"/{prefix.strip('/')}/" if prefix.strip("/") else "/"
+    library, prefix = Library(runs, device=device), f"/{prefix.strip('/')}/" if prefix.strip("/") else "/"
     app = Dash(
         "fgdiag_explorer",
         title="fgdiag",
@@ -143,6 +152,26 @@ def render_body(library: Library, place: dict[str, Any], search: str) -> Any:
         return _excuse(error)
 
 
+def render_part(library: Library, place: dict[str, Any], search: str, key: str) -> Any:
+    """Return what stands in one part of the body, which has choices of its own."""
+    try:
+        _, part = _of(PAGES[place["page"]], "PARTS")[key]
+        return part(library.chosen(place.get("run")), Choices(search), library)
+    except Exception as error:
+        return _excuse(error)
+
+
+def _parts_changed(place: dict[str, Any], choices: dict[str, Any]) -> set[str]:
+    """Parts of the page that change alone; none where more than these does."""
+    owner = {key: part for part, (keys, _) in _of(PAGES[place["page"]], "PARTS").items() for key in keys}
+    changed = choices.get("changed") or ["?"]
+    return {owner[key] for key in changed} if all(key in owner for key in changed) else set()
+
+
+def _of(page: ModuleType, name: str) -> dict[str, Any]:
+    return getattr(page, name, {})
+
+
 def navigation(page: str, run: str) -> list[Component]:
     """Return links to all pages, the present one marked."""
     links = {name: html.A(name.capitalize(), href=link(name, run=run)) for name in PAGES}
@@ -151,7 +180,7 @@ def navigation(page: str, run: str) -> list[Component]:
 
 
 def _tables() -> dict[str, Table]:
-    return {name: table for page in PAGES.values() for name, table in getattr(page, "TABLES", {}).items()}
+    return {name: table for page in PAGES.values() for name, table in _of(page, "TABLES").items()}
 
 
 def _results(library: Library, place: dict[str, Any]) -> Results | Component:
@@ -174,6 +203,7 @@ def _shell(library: Library) -> Component:
             dcc.Store(id="pages", data={"pages": list(PAGES), "runs": list(library)}),
             dcc.Store(id="place"),
             dcc.Store(id="choices"),
+            dcc.Store(id="me", storage_type="session"),
             html.A("Skip to the page", href="#page", className="skip"),
             html.Header(
                 html.Div(
@@ -264,6 +294,8 @@ def _register(app: Dash, library: Library) -> None:
         prevent_initial_call=True,
     )
 
+    browser("me", Output("me", "data"), Input("pages", "data"), State("me", "data"))
+
     @app.callback(
         Output("page", "children"), Output("nav", "children"), Input("place", "data"), State("url", "search")
     )
@@ -279,8 +311,27 @@ def _register(app: Dash, library: Library) -> None:
         prevent_initial_call=True,
     )
     def _body(choices: dict[str, Any], place: dict[str, Any]) -> Any:
+        if _parts_changed(place, choices):
+            return no_update
         return render_body(library, place, choices["search"])
 
+    @app.callback(
+        Output({"type": "part", "key": ALL}, "children"),
+        Input("choices", "data"),
+        State("place", "data"),
+        prevent_initial_call=True,
+    )
+    def _parts(choices: dict[str, Any], place: dict[str, Any]) -> Any:
+        keys = [one["id"]["key"] for one in ctx.outputs_list]
+        changed = _parts_changed(place, choices)
+        return [
+            render_part(library, place, choices["search"], key) if key in changed else no_update
+            for key in keys
+        ]
+
+    register_panels(
+        app, library, {kind: one for page in PAGES.values() for kind, one in _of(page, "MADE").items()}
+    )
     for page in PAGES.values():
         if hasattr(page, "register"):
             page.register(app, browser)

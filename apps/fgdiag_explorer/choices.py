@@ -63,7 +63,12 @@ def choice(key: str) -> dict[str, str]:
     return {"type": "choice", "key": key}
 
 
-def remembered(defaults: Mapping[str, Any], steps: Mapping[str, Sequence[str]] | None = None) -> dcc.Store:
+def remembered(
+    defaults: Mapping[str, Any],
+    steps: Mapping[str, Sequence[str]] | None = None,
+    *,
+    of_one: Sequence[str] = (),
+) -> dcc.Store:
     """What the browser needs to turn controls into an address and back.
 
     Parameters
@@ -72,5 +77,8 @@ def remembered(defaults: Mapping[str, Any], steps: Mapping[str, Sequence[str]] |
         Value of each control of the page where the address does not say it.
     steps
         Names of the steps of a slider, which itself only knows their numbers.
+    of_one
+        Controls that are about the one image that is shown: it stays when they change.
     """
-    return dcc.Store(id="controls", data={"defaults": dict(defaults), "steps": dict(steps or {})})
+    kept = {"defaults": dict(defaults), "steps": dict(steps or {}), "ofOne": ["level", *of_one]}
+    return dcc.Store(id="controls", data=kept)

@@ -7,6 +7,7 @@ from fgdiag_probes.comparable import short_names
 
 from fgdiag.store import IMAGES, MANIFEST, RESULTS
 from fgdiag_explorer.results import Results
+from fgdiag_explorer.worker import Worker
 
 
 class Library(Mapping[str, Results]):
@@ -16,6 +17,8 @@ class Library(Mapping[str, Results]):
     ----------
     runs
         Folders of runs.
+    device
+        Where their models are opened, once somebody asks for it.
 
     Raises
     ------
@@ -23,7 +26,8 @@ class Library(Mapping[str, Results]):
         There is no run in one of them.
     """
 
-    def __init__(self, runs: Iterable[str | Path]) -> None:
+    def __init__(self, runs: Iterable[str | Path], *, device: str = "auto") -> None:
+        self.worker = Worker(device)
         self._paths = short_names([Path(run) for run in runs])
         self._read = {name: (_stamp(path), Results(name, path)) for name, path in self._paths.items()}
 

@@ -216,6 +216,12 @@ def message(title: str, text: Shown, kind: str = "empty") -> Component:
     )
 
 
+def bar(share: float | None) -> Component:
+    """How far something is; None where nobody knows."""
+    shown = html.Progress() if share is None else html.Progress(value=f"{share:.3f}", max="1")
+    return marked(shown, aria_label="Progress")
+
+
 def excuse(error: Exception) -> Component:
     """Say why a page cannot be shown, and what to do."""
     if isinstance(error, NotMade):

@@ -16,11 +16,9 @@ from fgdiag_probes.controls import Control
 from fgdiag_probes.curves import LayerCurves, Place, key_of
 from fgdiag_probes.evidence import Evidence
 from fgdiag_probes.labels import Labels, Level
-from fgdiag_probes.projector import NeighbourOverlap, Reconstruction
 from fgdiag_probes.reading import Reading, Readings
 from fgdiag_probes.separability import PairCurves
 from fgdiag_probes.stability import Stability
-from fgdiag_probes.verdict import Verdict
 
 from fgdiag.errors import RunIncomplete
 from fgdiag.store import RESULTS, Run, thumbnail_path
@@ -76,6 +74,7 @@ class Results:
         self._orders: dict[Level, np.ndarray] = {}
         self._columns: dict[str, np.ndarray] = {}
         self._known: dict[str, list[str]] = {}
+        self._best: dict[tuple[Level, str], Place] = {}
 
     @cached_property
     def images(self) -> pd.DataFrame:
@@ -113,41 +112,25 @@ class Results:
     def curves(self) -> LayerCurves:
         """Scores of the probes; what they said of each image is read when it is asked for."""
         table = self._table("probes")
-        control = Control(**self._json("probes")["control"])
+        control = Control(**self._made("probes").read_json("probes")["control"])
         readings = ReadingsOnDisk(self.run, self.labels, self.seed, table)
         fed = bool(self.run.manifest.get("class_token_fed", True))
-        return LayerCurves(table, self.labels, readings, control, fed)  # pyright: ignore[reportArgumentType]
+        return LayerCurves(table, self.labels, readings, control, fed)
 
     @cached_property
     def budget(self) -> LossBudget:
         """What is left at each depth, and the verdict."""
-        kept = self._json("verdict")
-        verdict = Verdict(
-            kept["stage"],
-            kept["sentence"],
-            tuple(kept["numbers"]),
-            tuple(kept["not_tested"]),
-            kept.get("agreeing") and tuple(kept["agreeing"]),
-        )
-        words = {"words": pd.DataFrame(kept["words"])} if kept.get("words") else {}
-        return LossBudget(pd.DataFrame(kept["budget"]), pd.DataFrame(kept["depths"]), verdict, **words)
+        return LossBudget.read(self._made("verdict"))
 
     @cached_property
     def evidence(self) -> Evidence:
         """Other looks at the depths."""
-        kept = self._json("evidence")
-        return Evidence(
-            pd.DataFrame(kept["readers"]),
-            Control(**kept["shuffled"]),
-            kept["overlap"] and NeighbourOverlap(**kept["overlap"]),
-            kept["reconstruction"] and Reconstruction(**kept["reconstruction"]),
-        )
+        return Evidence.read(self._made("evidence"))
 
     @cached_property
     def stability(self) -> Stability:
         """What other deals of the images say."""
-        kept = self._json("stability")
-        return Stability(tuple(kept["stages"]), pd.DataFrame(kept["splits"]))
+        return Stability.read(self._made("stability"))
 
     @cached_property
     def answer_table(self) -> pd.DataFrame:
@@ -184,8 +167,7 @@ class Results:
     @cached_property
     def pairs(self) -> PairCurves:
         """Pairs of classes that were followed through the model."""
-        kept = self._json("pairs")
-        return PairCurves(pd.DataFrame(kept["curves"]), pd.DataFrame(kept["pairs"]), bool(kept["note"]))
+        return PairCurves.read(self._made("pairs"))
 
     @cached_property
     def places(self) -> list[Place]:
@@ -203,6 +185,9 @@ class Results:
         """Return the readout that speaks for a site: the one that reads training images best."""
         if site == ANSWER[0]:
             return ANSWER
+        if (level, site) not in self._best:
+            alone = next(place for place in self.places if place[0] == site)
+            self._best[level, site] = self.curves.best(level, [site]) or alone
         return self._best[level, site]
 
     @cached_property
@@ -250,26 +235,14 @@ class Results:
         path = thumbnail_path(self.run.path, row, int(self.run.manifest["block"]))
         return path if path.exists() else None
 
-    @cached_property
-    def _best(self) -> dict[tuple[Level, str], Place]:
-        table = self.curves.table.query("readout != 'pre'")
-        if not self.curves.class_token_fed:
-            alone = table.groupby(["level", "site"])["readout"].transform("nunique") == 1
-            table = table[(table["readout"] != "cls") | alone]
-        first = table.iloc[np.lexsort((table["cv_bits"], -table["cv_accuracy"]))]
-        best = first.drop_duplicates(["level", "site"])
-        keys = best[["level", "site", "readout"]].itertuples(index=False, name=None)
-        return {(level, site): (site, readout) for level, site, readout in keys}
-
     def _table(self, name: str) -> pd.DataFrame:
-        if not self.has(name):
-            raise NotMade(name, self.run.path)
-        return self.run.read_table(name)
+        return self._made(name).read_table(name)
 
-    def _json(self, name: str) -> Any:
-        if not self.has(name):
-            raise NotMade(name, self.run.path)
-        return self.run.read_json(name)
+    def _made(self, result: str) -> Run:
+        """The run, which holds a result."""
+        if not self.has(result):
+            raise NotMade(result, self.run.path)
+        return self.run
 
 
 class ReadingsOnDisk(Mapping[Place, Readings]):

@@ -47,6 +47,7 @@ def serve(
     port: int | None = None,
     prefix: str = "/",
     token: str | None = None,
+    device: str = "auto",
     told: Callable[[str], None] = print,
 ) -> None:
     """Show runs in a browser until it is interrupted.
@@ -58,7 +59,7 @@ def serve(
     host, port
         Where to listen; without a port, at the first free one from 8050 on. The loopback address is reached from this
         machine only; any other asks for a token, and one is made where none is given.
-    prefix, token
+    prefix, token, device
         See `fgdiag_explorer.create_app`.
     told
         Called with the address, as soon as it can be opened.
@@ -71,7 +72,7 @@ def serve(
     from fgdiag_explorer.app import create_app
 
     token = needed_token(host, token)
-    app = create_app(runs, prefix=prefix, token=token)
+    app = create_app(runs, prefix=prefix, token=token, device=device)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that somebody waits is no news
     server, port = _listening(app.server, host, port)
     told(address(host, port, prefix, token))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fgdiag_probes.answers import Answers as Answers
     from fgdiag_probes.answers import answer as answer
-    from fgdiag_probes.attribution import AttributionMaps as AttributionMaps
     from fgdiag_probes.attribution import attribute as attribute
     from fgdiag_probes.attribution import attribute_image as attribute_image
     from fgdiag_probes.baselines import Baselines as Baselines
@@ -30,9 +29,12 @@ if TYPE_CHECKING:
     from fgdiag_probes.image_only import image_only_reference as image_only_reference
     from fgdiag_probes.lab import Ablation as Ablation
     from fgdiag_probes.lab import ablate as ablate
+    from fgdiag_probes.lens import image_lens as image_lens
+    from fgdiag_probes.lens import token_lenses as token_lenses
     from fgdiag_probes.likelihood import name_likelihood as name_likelihood
     from fgdiag_probes.linear import LinearProbe as LinearProbe
     from fgdiag_probes.linear import fit_probe as fit_probe
+    from fgdiag_probes.maps import AttributionMaps as AttributionMaps
     from fgdiag_probes.marks import MarkSizes as MarkSizes
     from fgdiag_probes.marks import mark_sizes as mark_sizes
     from fgdiag_probes.matched import read_at_width as read_at_width
@@ -48,12 +50,14 @@ if TYPE_CHECKING:
     from fgdiag_probes.separability import pair_curves as pair_curves
     from fgdiag_probes.stability import Stability as Stability
     from fgdiag_probes.stability import deal_anew as deal_anew
+    from fgdiag_probes.token_lens import TokenLens as TokenLens
+    from fgdiag_probes.token_lens import TokenLenses as TokenLenses
     from fgdiag_probes.verdict import Verdict as Verdict
 
 _ROOMS = {
     "Ablation": "lab",
     "Answers": "answers",
-    "AttributionMaps": "attribution",
+    "AttributionMaps": "maps",
     "Baselines": "baselines",
     "Calibration": "calibration",
     "Codelength": "prequential",
@@ -71,6 +75,8 @@ _ROOMS = {
     "PairCurves": "separability",
     "Reconstruction": "projector",
     "Stability": "stability",
+    "TokenLens": "token_lens",
+    "TokenLenses": "token_lens",
     "Verdict": "verdict",
     "ablate": "lab",
     "answer": "answers",
@@ -85,6 +91,7 @@ _ROOMS = {
     "few_shot": "few_images",
     "fit_probe": "linear",
     "gather": "evidence",
+    "image_lens": "lens",
     "image_only_reference": "image_only",
     "loss_budget": "bottleneck",
     "mark_sizes": "marks",
@@ -96,6 +103,7 @@ _ROOMS = {
     "probe_layers": "curves",
     "read_at_width": "matched",
     "reconstruction": "projector",
+    "token_lenses": "lens",
 }
 
 __all__ = list(_ROOMS)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -6,39 +6,27 @@ as the user sees it. Of a contrast, what speaks for the first class is positive 
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
+import torch
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from fgdiag.errors import ClassNotFound, FgdiagError, ImageUnreadable
 from fgdiag.progress import say, track
 from fgdiag.prompts import spoken
 from fgdiag.sites import Site
-from fgdiag.store import RESULTS, Run, write_bytes
-from fgdiag_probes import ablation, gradients
+from fgdiag.store import RESULTS, Run
+from fgdiag_probes import ablation, faithfulness
 from fgdiag_probes.class_names import class_named
-from fgdiag_probes.faithfulness import (
-    ALIKE,
-    Faithfulness,
-    OnMarks,
-    faithfulness,
-    likeness,
-    masks_of,
-    shuffled_weights,
-)
-from fgdiag_probes.intervals import clustered_means
+from fgdiag_probes.faithfulness import OnMarks, likeness, masks_of, shuffled_weights
 from fgdiag_probes.labels import Labels
-from fgdiag_probes.layout import PixelLayout, TokenLayout, pixel_layout, token_layout
-from fgdiag_probes.map_figure import STRONGEST, draw_checks, draw_map
-from fgdiag_probes.rollout import attention_rollout
+from fgdiag_probes.layout import layout_at, pixel_layout
+from fgdiag_probes.map_methods import method_named, versions_scored
+from fgdiag_probes.maps import AttributionMaps, Map
 from fgdiag_probes.sampled import turn_by_turn
 from fgdiag_probes.substitution import Entry, Substitution, entry_spec
 from fgdiag_probes.targets import LetterTarget, NameTarget, ProbeTarget, Target, best_readout, probe_of
@@ -49,314 +37,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Changes whenever the same picture would get another map."""
-SMOOTHING = 1.0
-"""Standard deviation, in cells, by which maps of gradients at the pixels are smoothed: an encoder takes in whole
-patches, and what is finer than these is noise."""
 SHOWN_SIDE = 320
 """Longest side in pixels of the picture kept with a map."""
 RUINED = 4
 """Pictures of which each method's map is made again with a ruined model."""
-FEWEST_CLASSES = 5
-"""True classes from which on intervals are about classes; with fewer they are about pictures of these."""
 
-Layout = PixelLayout | TokenLayout
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to make maps.
-
-    Attributes
-    ----------
-    words
-        What it is called.
-    entries
-        Where it can be used, the usual place first.
-    make
-        (substitution, layout, budget, seed) to cells (rows, columns).
-    """
-
-    words: str
-    entries: tuple[Entry, ...]
-    make: Callable[[Substitution, Layout, int, int], np.ndarray]
-
-
-def _by_gradients(relevance: Callable[[Substitution], Any]) -> Callable[..., np.ndarray]:
-    def make(given: Substitution, layout: Layout, _budget: int, _seed: int) -> np.ndarray:
-        cells = layout.lay(relevance(given))
-        return _smooth(cells) if given.entry == "pixels" else cells
-
-    return make
-
-
-def _smooth(cells: np.ndarray) -> np.ndarray:
-    """Smooth what is seen; the sum stays."""
-    seen = np.isfinite(cells)
-    box = np.ix_(seen.any(1), seen.any(0))
-    smooth = np.full_like(cells, np.nan)
-    smooth[box] = gaussian_filter(np.nan_to_num(cells[box]), SMOOTHING, mode="reflect")
-    return smooth
-
-
-METHODS: dict[str, Method] = {
-    "ig": Method(
-        "integrated gradients",
-        ("pixels", "projector", "vision"),
-        _by_gradients(gradients.integrated_gradients),
-    ),
-    "ixg": Method(
-        "input × gradient", ("pixels", "projector", "vision"), _by_gradients(gradients.input_times_gradient)
-    ),
-    "gradcam": Method("Grad-CAM", ("vision", "projector"), _by_gradients(gradients.grad_cam)),
-    "occlusion": Method(
-        "occlusion",
-        ("pixels", "projector", "vision"),
-        lambda given, layout, _budget, _seed: ablation.occlusion(given, layout),
-    ),
-    "shapley": Method("Shapley values", ("projector", "pixels", "vision"), ablation.shapley),
-    "kernelshap": Method("KernelSHAP", ("projector", "pixels", "vision"), ablation.kernel_shap),
-    "rollout": Method(
-        "attention rollout (baseline: blind to the question)",
-        ("projector",),
-        _by_gradients(attention_rollout),
-    ),
-}
-ENTRY_WORDS: dict[Entry, str] = {
-    "pixels": "at the pixels",
-    "vision": "at the encoder's tokens",
-    "projector": "at the image tokens",
-}
-
-
-def method_named(name: str) -> tuple[Method, Entry]:
-    """Read `METHOD` or `METHOD@ENTRY`; `FgdiagError` where there is none of that name.
-
-    Examples
-    --------
-    >>> method_named("gradcam")[1]
-    'vision'
-    """
-    word, _, entry = name.partition("@")
-    method = METHODS.get(word)
-    if method is None:
-        raise FgdiagError(f"No method {word!r}; expected one of {', '.join(METHODS)}.")
-    if entry and entry not in method.entries:
-        raise FgdiagError(f"{word} is used at {' or '.join(method.entries)}, not at {entry!r}.")
-    return method, next(one for one in method.entries if entry in ("", one))
-
-
-@dataclass(frozen=True, eq=False)
-class Map:
-    """What in one picture a score rests on.
-
-    Attributes
-    ----------
-    values
-        (rows, columns) float32 over the whole picture, in the unit of the target: positive where it speaks for the
-        class, negative where against it; NaN where the model sees nothing.
-    picture
-        (height, width, 3) uint8, the picture made small.
-    method, entry
-        As in `METHODS`, and where values were put in.
-    target, classes
-        What is explained, and the classes it speaks for and against.
-    score, blurred_score
-        Of the picture, and of the picture blurred until only its colours are left.
-    faithfulness
-        None where that was not asked for.
-    on_marks
-        Where the map lies, in a field guide; None elsewhere.
-    row, fine
-        Row of the run and true class, where the picture is one of a run.
-    """
-
-    values: np.ndarray
-    picture: np.ndarray
-    method: str
-    entry: Entry
-    target: str
-    classes: tuple[str, ...]
-    score: float
-    blurred_score: float
-    faithfulness: Faithfulness | None = None
-    on_marks: OnMarks | None = None
-    row: int | None = None
-    fine: str | None = None
-
-    @property
-    def name(self) -> str:
-        """`METHOD@ENTRY`."""
-        return f"{self.method}@{self.entry}"
-
-    @property
-    def method_words(self) -> str:
-        """Method and entry, to be read."""
-        return f"{METHODS[self.method].words[:1].upper()}{METHODS[self.method].words[1:]} {ENTRY_WORDS[self.entry]}"
-
-    @property
-    def strongest(self) -> float:
-        """Size of a value that is drawn in full colour."""
-        return float(np.nanpercentile(np.abs(self.values), STRONGEST)) or 1.0
-
-    @property
-    def remark(self) -> str:
-        """Why the map should not be believed; empty where its checks pass or were not made."""
-        if self.faithfulness is None or self.faithfulness.passed:
-            return ""
-        return (
-            "Not to be believed: blurring what it marks changes the score no more than blurring other parts."
-        )
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row a cell: `row`, `column`, `value`."""
-        row, column = np.indices(self.values.shape)
-        return pd.DataFrame({"row": row.ravel(), "column": column.ravel(), "value": self.values.ravel()})
-
-    def figure(self) -> go.Figure:
-        """Draw the picture, and the map over it."""
-        return draw_map(self)
-
-    def json(self) -> dict[str, Any]:
-        """Return everything but the cells and the picture as plain values."""
-        kept = {name: one for name, one in vars(self).items() if name not in ("values", "picture")}
-        checks = {name: kept[name].json() if kept[name] else None for name in ("faithfulness", "on_marks")}
-        return kept | {"classes": list(self.classes)} | checks
-
-    def save(self, path: Path, key: str) -> None:
-        """Write a map whole or not at all; `key` says what it was made from."""
-        buffer = BytesIO()
-        about = np.array(json.dumps({"key": key, **self.json()}))
-        np.savez_compressed(buffer, values=self.values, picture=self.picture, about=about)
-        write_bytes(path, buffer.getvalue())
-
-    @classmethod
-    def read(cls, path: Path, key: str | None = None) -> Self | None:
-        """Read back what `save` wrote; None where there is nothing, or it was made from something else than `key`."""
-        if not path.exists():
-            return None
-        with np.load(path) as kept:
-            about = json.loads(str(kept["about"]))
-            values, picture = kept["values"], kept["picture"]
-        if about.pop("key") != key and key is not None:
-            return None
-        about["classes"] = tuple(about["classes"])
-        if about["faithfulness"]:
-            about["faithfulness"] = Faithfulness.of_json(about["faithfulness"])
-        if about["on_marks"]:
-            about["on_marks"] = OnMarks(**about["on_marks"])
-        return cls(values, picture, **about)
-
-
-@dataclass(frozen=True)
-class AttributionMaps:
-    """Maps of several pictures by one or more methods, and how far each method is to be believed.
-
-    Attributes
-    ----------
-    maps
-        One a picture and method.
-    ruined
-        By method: rank correlations of maps with those of the same pictures by the model with its weights shuffled.
-    """
-
-    maps: tuple[Map, ...]
-    ruined: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def by_detail(self) -> Self:
-        """Those of pictures that the target decides rightly, and whose detail speaks for that.
-
-        Elsewhere there is no reason why a map should lie on what truly tells the classes apart: the target is wrong, or
-        the blurred picture, which a map starts from, speaks for the class even more.
-        """
-        return replace(self, maps=tuple(one for one in self.maps if one.score > max(0, one.blurred_score)))
-
-    def of(self, row: int) -> list[Map]:
-        """Maps of one image."""
-        return [one for one in self.maps if one.row == row]
-
-    def frame(self) -> pd.DataFrame:
-        """One row a method.
-
-        `images`; `deletion` and `insertion`, means over pictures in the unit of the target; `over_moved` and
-        `over_centre`, by how much insertion minus deletion exceeds that of the map moved elsewhere and of the centre,
-        each with its 95 % interval (`_low`, `_high`; clustered by class where there are 5 or more); `ruined`, mean rank
-        correlation with maps of the ruined model; over pictures whose marks are known, means of what `OnMarks` holds,
-        and `marks_over_area` and `worn_over_area`, by how much they exceed the share of the bird's area, with interval;
-        `passed`, whether a method beats both other maps significantly and is not blind to the ruin.
-        """
-        names = dict.fromkeys(one.name for one in self.maps)
-        return pd.DataFrame([self._row(name) for name in names])
-
-    def json(self) -> dict[str, Any]:
-        """Return the methods and the checks of every map as plain values."""
-        return {
-            "methods": json.loads(str(self.frame().to_json(orient="records"))),
-            "maps": [one.json() for one in self.maps],
-        }
-
-    def figure(self) -> go.Figure:
-        """Draw by how much each method beats moved maps and the centre."""
-        return draw_checks(self.frame())
-
-    def sentences(self) -> list[str]:
-        """What is to be said of methods that failed a check."""
-        rows = self.frame().to_dict("records")
-        return [_failure(row) for row in rows if not row["passed"] and not np.isnan(row["over_moved"])]
-
-    def _row(self, name: str) -> dict[str, Any]:
-        maps = [one for one in self.maps if one.name == name]
-        checked = [(one, one.faithfulness) for one in maps if one.faithfulness]
-        row: dict[str, Any] = {"method": name, "images": len(maps)}
-        row |= {
-            side: _mean([getattr(seen, side) for _, seen in checked]) for side in ("deletion", "insertion")
-        }
-        row |= _estimate("over_moved", [(one, seen.gain - seen.moved_gains.mean()) for one, seen in checked])
-        row |= _estimate("over_centre", [(one, seen.gain - seen.centre_gain) for one, seen in checked])
-        row["ruined"] = _mean(self.ruined.get(name, []))
-        marked = [(one, one.on_marks) for one in maps if one.on_marks]
-        sides = ("on_marks", "marks_of_bird", "on_worn", "worn_of_bird", "on_bird", "marks_of_picture")
-        row |= {side: _mean([getattr(seen, side) for _, seen in marked]) for side in sides}
-        row |= _estimate(
-            "marks_over_area", [(one, seen.on_marks - seen.marks_of_bird) for one, seen in marked]
-        )
-        row |= _estimate("worn_over_area", [(one, seen.on_worn - seen.worn_of_bird) for one, seen in marked])
-        row["passed"] = bool(
-            row["over_moved_low"] > 0 and row["over_centre_low"] > 0 and not abs(row["ruined"]) >= ALIKE
-        )
-        return row
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else np.nan
-
-
-def _estimate(name: str, values: list[tuple[Map, float]]) -> dict[str, float]:
-    if not values:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
-    classes = [one.fine for one, _ in values]
-    few = len(set(classes)) < FEWEST_CLASSES
-    clusters = np.arange(len(values)) if few else np.array(classes, str)
-    found = clustered_means(np.array([[value for _, value in values]]), clusters, step=0.0)
-    return {
-        name: float(found.mean[0]),
-        f"{name}_low": float(found.low[0]),
-        f"{name}_high": float(found.high[0]),
-    }
-
-
-def _failure(row: dict[str, Any]) -> str:
-    reasons = []
-    if not row["over_moved_low"] > 0:
-        reasons.append("they are not significantly better than the same maps moved elsewhere")
-    if not row["over_centre_low"] > 0:
-        reasons.append("they are not significantly better than the centre of the picture")
-    if abs(row["ruined"]) >= ALIKE:
-        reasons.append("they hardly change when the model's weights are shuffled")
-    return f"Maps of {row['method']} are not to be believed here: {'; '.join(reasons)}."
-
-
-# --- making them ----------------------------------------------------------------------------------------------------
+Told = Callable[[int, int], None]
+"""Called while a map is made: how many versions of the picture have been scored, of about how many."""
 
 
 def attribute_image(
@@ -368,6 +55,7 @@ def attribute_image(
     checked: bool = True,
     budget: int = ablation.BUDGET,
     seed: int = 0,
+    told: Told | None = None,
 ) -> Map:
     """Make the map of one picture.
 
@@ -387,6 +75,8 @@ def attribute_image(
         Forward passes that `shapley` and `kernelshap` may take.
     seed
         Of what they draw, and of the maps that this one is compared with.
+    told
+        Called before each batch of versions of the picture; what it raises stops the work there.
 
     Raises
     ------
@@ -397,11 +87,12 @@ def attribute_image(
     """
     how, entry = method_named(method)
     _check_behind(vlm, entry, target)
-    pixels = pixel_layout(vlm, image.size)
-    layout = pixels if entry == "pixels" else token_layout(vlm, image.size, entry)
-    given = Substitution(vlm, image, target, entry)
+    pixels, layout = pixel_layout(vlm, image.size), layout_at(vlm, image.size, entry)
+    total = versions_scored(how, layout, budget) + checked * faithfulness.VERSIONS
+    scored = _counting(told, total) if told else None
+    given = Substitution(vlm, image, target, entry, scored=scored)
     values = how.make(given, layout, budget, seed)
-    at_pixels = given if entry == "pixels" else Substitution(vlm, image, target, "pixels")
+    at_pixels = given if entry == "pixels" else Substitution(vlm, image, target, "pixels", scored=scored)
     score, blurred_score = at_pixels.scores_of([at_pixels.original[0], at_pixels.blurred[0]]).tolist()
     shown = image.convert("RGB")
     shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
@@ -414,8 +105,19 @@ def attribute_image(
         classes=target.classes,
         score=score,
         blurred_score=blurred_score,
-        faithfulness=faithfulness(at_pixels, pixels, values, seed=seed) if checked else None,
+        faithfulness=faithfulness.faithfulness(at_pixels, pixels, values, seed=seed) if checked else None,
     )
+
+
+def _counting(told: Told, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def scored(versions: int) -> None:
+        nonlocal done
+        told(min(done, total), total)
+        done += versions
+
+    return scored
 
 
 def _check_behind(vlm: "VLM", entry: Entry, target: Target) -> None:
@@ -468,13 +170,8 @@ def attribute(
     ClassNotFound
         The run has no such class, or no test image of it.
     """
-    labels = Labels.of(run, seed=run.manifest.get("seed", 0))
-    named = [
-        (class_named(a, labels.fine_names.tolist()), class_named(b, labels.fine_names.tolist()))
-        for a, b in pairs
-    ]
-    asked = [one for first, second in named for one in _drawn(labels, first, second, count, seed)]
-    make = _Maker(run, vlm, images, _targets(run, target, seed), checked, budget, seed)
+    asked = contrasts(run, pairs, count=count, seed=seed)
+    make = MapMaker(run, vlm, images, target_of(run, target, seed), checked, budget, seed)
     kept = {one: make.kept(*one) for one in ((method, *about) for method in methods for about in asked)}
     missing = [one for one, found in kept.items() if found is None]
     done = len(kept) - len(missing)
@@ -482,6 +179,22 @@ def attribute(
         kept[one] = make.make(*one)
     maps = tuple(found for found in kept.values() if found is not None)
     return AttributionMaps(maps, _ruined(make, methods, asked[:ruined]))
+
+
+def contrasts(
+    run: Run, pairs: Sequence[tuple[str, str]], *, count: int = 20, seed: int = 0
+) -> list[tuple[int, str, str]]:
+    """Draw the images of pairs of classes; see `attribute`.
+
+    Returns
+    -------
+    list
+        (row of the run, own class, other class), the classes as they are on disk.
+    """
+    labels = Labels.of(run, seed=run.manifest.get("seed", 0))
+    known = labels.fine_names.tolist()
+    named = [(class_named(first, known), class_named(second, known)) for first, second in pairs]
+    return [one for first, second in named for one in _drawn(labels, first, second, count, seed)]
 
 
 def _drawn(labels: Labels, first: str, second: str, count: int, seed: int) -> Iterator[tuple[int, str, str]]:
@@ -497,8 +210,8 @@ def _drawn(labels: Labels, first: str, second: str, count: int, seed: int) -> It
         yield int(row), own, second if own == first else first
 
 
-def _targets(run: Run, target: str, seed: int) -> Callable[[str, str], Target]:
-    """From an image's own class and another to the contrast of the two."""
+def target_of(run: Run, target: str, seed: int = 0) -> Callable[[str, str], Target]:
+    """Read `target` as `attribute` takes it; return a call from an image's own class and another to their contrast."""
     question = run.manifest["prompt"]
     kind, _, place = target.partition(":")
     if kind == "name" and not place:
@@ -513,6 +226,16 @@ def _targets(run: Run, target: str, seed: int) -> Callable[[str, str], Target]:
     raise FgdiagError(f"The target is {target!r}; expected name, letter, probe:SITE or probe:SITE/READOUT.")
 
 
+def target_words(run: Run, target: str, own: str, other: str) -> str:
+    """Return what `Map.target` says of a map whose target is called `target`; nothing is fitted for that."""
+    kind, _, place = target.partition(":")
+    if kind == "probe":
+        site, _, readout = place.partition("/")
+        classes = (spoken(own), spoken(other))
+        return ProbeTarget(site, readout or best_readout(run, site), classes, torch.empty(0), 0.0).words
+    return target_of(run, target)(own, other).words
+
+
 def _letters(own: str, other: str, question: str) -> LetterTarget:
     """The options in alphabetical order, so that the letter says nothing of which one is right."""
     options = tuple(spoken(name) for name in sorted((own, other)))
@@ -521,7 +244,7 @@ def _letters(own: str, other: str, question: str) -> LetterTarget:
 
 
 @dataclass(frozen=True)
-class _Maker:
+class MapMaker:
     """Makes the maps of a run, or reads them back."""
 
     run: Run
@@ -537,15 +260,17 @@ class _Maker:
         key = self._key(method, own, other)
         return Map.read(self._path(row, key, ruined), key)
 
-    def make(self, method: str, row: int, own: str, other: str, *, ruined: bool = False) -> Map | None:
-        """Make a map and keep it; None where the image cannot be read any more."""
+    def make(
+        self, method: str, row: int, own: str, other: str, *, ruined: bool = False, told: Told | None = None
+    ) -> Map | None:
+        """Make a map and keep it; None where the image cannot be read any more. `told` as in `attribute_image`."""
         try:
             picture = self.images.open(row)
         except ImageUnreadable as error:
             say(f"image {row} is left out: {error}")
             return None
         how = {"checked": self.checked and not ruined, "budget": self.budget, "seed": self.seed}
-        found = attribute_image(self.vlm, picture, self.target_of(own, other), method, **how)
+        found = attribute_image(self.vlm, picture, self.target_of(own, other), method, told=told, **how)
         masks = masks_of(self.images.source, str(self.images.table["source"].iloc[row]), own, other)
         marks = OnMarks.of(found.values, masks) if masks else None
         found = replace(found, row=row, fine=own, on_marks=marks)
@@ -561,7 +286,7 @@ class _Maker:
             str(self.vlm.dtype),
             self.target_of(own, other).key,
         ]
-        made_of += [how.words, entry, self.checked, self.budget, self.seed]
+        made_of += [how.words, entry, self.checked, self.budget if how.sampled else None, self.seed]
         return blake2b(json.dumps(made_of).encode(), digest_size=8).hexdigest()
 
     def _path(self, row: int, key: str, ruined: bool) -> Path:
@@ -570,11 +295,13 @@ class _Maker:
 
 
 def _ruined(
-    make: _Maker, methods: Sequence[str], asked: Sequence[tuple[int, str, str]]
+    make: MapMaker, methods: Sequence[str], asked: Sequence[tuple[int, str, str]]
 ) -> dict[str, list[float]]:
     """Rank correlations of maps with those of the ruined model, by method."""
     todo = [(method, *one) for method in methods for one in asked]
     missing = [one for one in todo if make.kept(*one, ruined=True) is None]
+    for method, row, *_ in missing:  # where things lie is seen in the whole model
+        layout_at(make.vlm, make.images.open(row).size, method_named(method)[1])
     if missing:
         with shuffled_weights(make.vlm, make.seed):
             for one in track(missing, description="ruining the model", total=len(missing), unit="maps"):

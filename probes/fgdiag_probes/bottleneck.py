@@ -7,7 +7,7 @@ without the VLM's language model, behind them what the model says in words.
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -56,6 +56,14 @@ class LossBudget:
     depths: pd.DataFrame
     verdict: Verdict
     words: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        """Read back what `loss_budget` kept; `RunIncomplete` where nothing is."""
+        kept = run.read_json("verdict")
+        drops, depths = pd.DataFrame(kept["budget"]), pd.DataFrame(kept["depths"])
+        words = pd.DataFrame(kept.get("words") or [], columns=COLUMNS)
+        return cls(drops, depths, Verdict.of_json(kept), words)
 
     def frame(self) -> pd.DataFrame:
         """Return the drops as a table; see `drops`."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class LayerCurves:
 
     table: pd.DataFrame
     labels: Labels
-    readings: dict[Place, Readings]
+    readings: Mapping[Place, Readings]
     control: Control
     class_token_fed: bool = True
 
@@ -89,12 +89,12 @@ class LayerCurves:
         """
         among = set(sites)
         mute = {"pre", *([] if self.class_token_fed else ["cls"]), *([ATTENTION] if pooled else [])}
-        rivals = [
-            (place, found[level].choice)
-            for place, found in self.readings.items()
-            if place[0] in among and place[1] not in mute
+        columns = ["level", "site", "readout", "cv_accuracy", "cv_bits"]
+        scored = [
+            (accuracy, -bits, (site, readout))
+            for at, site, readout, accuracy, bits in self.table[columns].itertuples(index=False, name=None)
+            if at == level and site in among and readout not in mute and not np.isnan(accuracy)
         ]
-        scored = [(choice.accuracy, -choice.bits, place) for place, choice in rivals if choice]
         return max(scored, key=lambda one: one[:2])[2] if scored else None
 
     def row(self, level: Level, place: Place) -> dict[str, Any]:

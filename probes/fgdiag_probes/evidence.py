@@ -7,7 +7,7 @@ projector: how many neighbours stay, and how much can be rebuilt.
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,18 @@ class Evidence:
     shuffled: Control
     overlap: NeighbourOverlap | None
     rebuilt: Reconstruction | None
+
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        """Read back what `gather` kept; `RunIncomplete` where nothing is."""
+        kept = run.read_json("evidence")
+        overlap, rebuilt = kept["overlap"], kept["reconstruction"]
+        return cls(
+            pd.DataFrame(kept["readers"]),
+            Control(**kept["shuffled"]),
+            overlap and NeighbourOverlap(**overlap),
+            rebuilt and Reconstruction(**rebuilt),
+        )
 
     def frame(self) -> pd.DataFrame:
         """Return what the readers read; see `readers`."""

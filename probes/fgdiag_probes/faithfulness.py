@@ -25,6 +25,8 @@ PARTS = 10
 """Equal parts of the picture that are taken away, or put back, one after the other."""
 MOVED = 4
 """Maps moved elsewhere that a map is compared with."""
+VERSIONS = 2 + 2 * (PARTS - 1) * (2 + MOVED)
+"""Versions of a picture that are scored to check a map."""
 ALIKE = 0.5
 """Rank correlation with the map of a ruined model from which on a map shows the picture rather than the model."""
 

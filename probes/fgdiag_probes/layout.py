@@ -128,6 +128,11 @@ def token_layout(vlm: "VLM", size: tuple[int, int], entry: Entry) -> TokenLayout
     return known[size, entry]
 
 
+def layout_at(vlm: "VLM", size: tuple[int, int], entry: Entry) -> PixelLayout | TokenLayout:
+    """Find where what enters at an entry lies; see `pixel_layout` and `token_layout`."""
+    return pixel_layout(vlm, size) if entry == "pixels" else token_layout(vlm, size, entry)
+
+
 def _make_room(known: dict[Any, Any]) -> None:
     if len(known) >= KEPT:
         del known[next(iter(known))]
@@ -195,8 +200,8 @@ def _find_tokens(vlm: "VLM", size: tuple[int, int], entry: Entry) -> TokenLayout
     reach = (found.rows > 0).mean(1) * (found.columns > 0).mean(1)
     if len(reach) > 1 and reach[reach > 0].mean() > EVERYWHERE * pixels.seen.mean():
         raise ModelNotSupported(
-            f"Each image token of {vlm.name} at {spec.site} looks at the whole picture, so a map of them cannot be "
-            "laid on it. Use a method at the pixels, such as ig@pixels or occlusion@pixels."
+            f"Each image token of {vlm.name} at {spec.site} looks at the whole picture, so nothing that is known "
+            "of them can be laid on it. Maps made at the pixels can: ig@pixels, occlusion@pixels."
         )
     return found
 

@@ -13,24 +13,25 @@ from plotly.subplots import make_subplots
 from fgdiag_probes.style import BLUE, GREY, ORANGE, TEMPLATE, VERMILION, faded
 
 if TYPE_CHECKING:
-    from fgdiag_probes.attribution import Map
+    from fgdiag_probes.maps import Map
 
 STRONGEST = 99.5
 """Percentile of the size of the values that is drawn in full colour."""
 
 
-def draw_map(one: "Map") -> go.Figure:
-    """Draw the picture, and beside it the map over the picture in grey.
+def draw_map(one: "Map", *, beside: bool = True) -> go.Figure:
+    """Draw the picture, and beside it the map over the picture in grey; or the map alone, without its colour bar.
 
     What speaks for the class is vermilion, what speaks against it (or for the other class) blue, told apart by
     colour-blind readers; hatched grey is what the model does not get to see.
     """
     height, width = one.picture.shape[:2]
-    figure = make_subplots(cols=2, rows=1, horizontal_spacing=0.03)
+    last = 2 if beside else 1
+    figure = make_subplots(cols=last, rows=1, horizontal_spacing=0.03)
     grey = np.asarray(Image.fromarray(one.picture).convert("L").convert("RGB"), np.float32)
-    for column, pixels in ((1, one.picture), (2, 255 - 0.55 * (255 - grey))):
+    for column, pixels in ((1, one.picture), (last, 255 - 0.55 * (255 - grey)))[-last:]:
         figure.add_layout_image(
-            source=_as_link(pixels.astype(np.uint8)),
+            source=as_link(pixels.astype(np.uint8)),
             xref=f"x{column}",
             yref=f"y{column}",
             x=0,
@@ -42,7 +43,10 @@ def draw_map(one: "Map") -> go.Figure:
         )
     rows, columns = one.values.shape
     x, y = (np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows
-    figure.add_heatmap(x=x, y=y, z=np.zeros((rows, columns)), opacity=0, showscale=False, hoverinfo="skip")
+    if beside:
+        figure.add_heatmap(
+            x=x, y=y, z=np.zeros((rows, columns)), opacity=0, showscale=False, hoverinfo="skip"
+        )
     figure.add_heatmap(
         x=x,
         y=y,
@@ -59,13 +63,14 @@ def draw_map(one: "Map") -> go.Figure:
             [1, faded(VERMILION, 0.95)],
         ],
         colorbar=_colour_bar(one),
+        showscale=beside,
         hovertemplate="%{z:.3g} at column %{x:.0f}, row %{y:.0f}<extra></extra>",
         row=1,
-        col=2,
+        col=last,
     )
     figure.update_xaxes(visible=False, range=[0, width], constrain="domain")
     figure.update_yaxes(visible=False, range=[height, 0], constrain="domain", constraintoward="top")
-    for column, anchor in ((1, "x"), (2, "x2")):
+    for column, anchor in ((1, "x"), (2, "x2"))[:last]:
         figure.update_yaxes(scaleanchor=anchor, row=1, col=column)
     top = 24 + 22 * len(_title(one))
     return figure.update_layout(
@@ -126,7 +131,8 @@ def draw_checks(table: pd.DataFrame) -> go.Figure:
     )
 
 
-def _as_link(pixels: np.ndarray) -> str:
+def as_link(pixels: np.ndarray) -> str:
+    """Return a picture (height, width, 3) uint8 as a link that holds it."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

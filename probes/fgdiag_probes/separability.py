@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,12 @@ class PairCurves:
     curves: pd.DataFrame
     places: pd.DataFrame
     picked: bool
+
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        """Read back what `pair_curves` kept; `RunIncomplete` where nothing is."""
+        kept = run.read_json("pairs")
+        return cls(pd.DataFrame(kept["curves"]), pd.DataFrame(kept["pairs"]), bool(kept["note"]))
 
     def frame(self) -> pd.DataFrame:
         """Return where each pair is lost; see `places`."""

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,12 @@ class Stability:
     stages: tuple[str, ...]
     table: pd.DataFrame
 
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        """Read back what `deal_anew` kept; `RunIncomplete` where nothing is."""
+        kept = run.read_json("stability")
+        return cls(tuple(kept["stages"]), pd.DataFrame(kept["splits"]))
+
     def agreeing(self, stage: str) -> int:
         """Return how many deals name a stage."""
         return Counter(self.stages)[stage]
@@ -79,8 +85,8 @@ def deal_anew(run: Run, curves: LayerCurves, *, seed: int = 0) -> Stability:
         if (place := curves.best(level, sites, pooled=True))
     }
     key = _key(run, seed, places)
-    if run.result_path("stability.json").exists() and (kept := run.read_json("stability"))["key"] == key:
-        return Stability(tuple(kept["stages"]), pd.DataFrame(kept["splits"]))
+    if run.result_path("stability.json").exists() and run.read_json("stability")["key"] == key:
+        return Stability.read(run)
     deals = [curves.labels.resplit(seed + number) for number in range(1, SPLITS + 1)]
     todo = list(dict.fromkeys(places.values()))
     readings = {

@@ -38,6 +38,8 @@ class Substitution:
         The number that is computed from it.
     entry
         Where values are put in.
+    scored
+        Called with how many versions are about to be scored; what it raises stops the work.
 
     Attributes
     ----------
@@ -46,9 +48,18 @@ class Substitution:
         to be seen": (1, ...) as the processor makes it, or (1, tokens, width).
     """
 
-    def __init__(self, vlm: "VLM", picture: Image.Image, target: Target, entry: Entry) -> None:
+    def __init__(
+        self,
+        vlm: "VLM",
+        picture: Image.Image,
+        target: Target,
+        entry: Entry,
+        *,
+        scored: Callable[[int], None] | None = None,
+    ) -> None:
         self.vlm, self.picture, self.target, self.entry = vlm, picture, target, entry
         self.inputs = vlm.inputs([picture], vlm.chat(target.question))
+        self._scored = scored or (lambda versions: None)
         self._copied: dict[int, dict[str, Any]] = {}
         self._features: dict[int, Any] = {}
         plain = vlm.inputs([blurred(picture)], vlm.chat(target.question))
@@ -72,6 +83,7 @@ class Substitution:
         Tensor
             (versions,) float32; gradients flow to `values`.
         """
+        self._scored(len(values))
         inputs = self._copies(len(values))
         if self.entry == "pixels":
             with _features_once(self.vlm.model, {}):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
@@ -79,6 +79,13 @@ class Verdict:
     def stable(self) -> bool:
         """Whether enough other deals agree, as far as that was tested."""
         return self.agreeing is None or self.agreeing[0] >= STEADY * self.agreeing[1]
+
+    @classmethod
+    def of_json(cls, kept: dict[str, Any]) -> Self:
+        """Read back what `json` gave."""
+        lines: dict[str, Any] = {name: tuple(kept[name]) for name in ("numbers", "not_tested")}
+        agreeing = kept.get("agreeing")
+        return cls(kept["stage"], kept["sentence"], **lines, agreeing=agreeing and tuple(agreeing))
 
     def json(self) -> dict[str, Any]:
         """Return the verdict as plain values."""

@@ -25,3 +25,10 @@ def test_an_unknown_method_is_told_before_the_model_is_opened(fgdiag: Fgdiag):
     assert ended.told == (
         "fgdiag: No method 'lime'; expected one of ig, ixg, gradcam, occlusion, shapley, kernelshap, rollout."
     )
+
+
+def test_an_unknown_class_is_told_before_the_model_is_opened(fgdiag: Fgdiag, monkeypatch):
+    monkeypatch.setattr("fgdiag.reopening.reopen_model", None)
+    ended = fgdiag("attribute", "runs/birds", "--pair", "barn owl", "snowy owl")
+    assert ended.code == 1
+    assert "No class 'snowy owl'" in ended.told

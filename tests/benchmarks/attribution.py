@@ -19,9 +19,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from fgdiag_probes.attribution import METHODS, attribute, attribute_image
+from fgdiag_probes.attribution import attribute, attribute_image
 from fgdiag_probes.faithfulness import faithfulness
 from fgdiag_probes.layout import pixel_layout
+from fgdiag_probes.map_methods import METHODS
 from fgdiag_probes.substitution import Substitution
 from fgdiag_probes.targets import NameTarget
 from PIL import Image

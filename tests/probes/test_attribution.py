@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fgdiag_probes.attribution import (
-    METHODS,
-    AttributionMaps,
-    Map,
-    attribute,
-    attribute_image,
-    kept_maps,
-    method_named,
-)
+from fgdiag_probes.attribution import attribute, attribute_image, kept_maps
 from fgdiag_probes.faithfulness import (
     PARTS,
     Faithfulness,
@@ -30,6 +22,8 @@ from fgdiag_probes.faithfulness import (
 from fgdiag_probes.in_process import InProcess
 from fgdiag_probes.layout import pixel_layout, token_layout
 from fgdiag_probes.likelihood import name_likelihood
+from fgdiag_probes.map_methods import METHODS, method_named
+from fgdiag_probes.maps import AttributionMaps, Map
 from fgdiag_probes.rollout import roll_out
 from fgdiag_probes.substitution import Substitution, entry_spec, hooked, tokens_at
 from fgdiag_probes.targets import LetterTarget, NameTarget, ProbeTarget, best_readout, probe_of

@@ -3,9 +3,18 @@
   const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
   const still = () => window.dash_clientside.no_update;
 
+  // Sliders know numbers: the names of their steps are told with the page, or stand on the element around them.
   function known(controls, pages) {
-    return { defaults: { ...(controls || {}).defaults, run: pages.runs[0] }, steps: (controls || {}).steps || {} };
+    const { defaults = {}, steps: told = {}, ofOne = [] } = controls || {};
+    const steps = { ...told };
+    for (const one of document.querySelectorAll("[data-steps-of]")) steps[one.dataset.stepsOf] = JSON.parse(one.dataset.steps);
+    const last = Object.fromEntries(Object.entries(steps).map(([key, names]) => [key, names[names.length - 1]]));
+    return { defaults: { ...defaults, ...last, ...without(defaults), run: pages.runs[0] }, steps, ofOne };
   }
+
+  const without = (defaults) => Object.fromEntries(Object.entries(defaults).filter(([, value]) => value !== null));
+  // Controls of one image are only there while one is shown.
+  const shownOnce = (key) => document.getElementById(JSON.stringify({ key, type: "choice" })) !== null;
 
   function pageOf(pathname, pages) {
     const last = pathname.split("/").pop();
@@ -37,6 +46,14 @@
     window.dispatchEvent(new PopStateEvent("popstate"));
   }
 
+  // Which choices are others than in the address before.
+  let searchBefore = "";
+  function changedIn(search) {
+    const [one, other] = [new URLSearchParams(searchBefore), new URLSearchParams(search)];
+    searchBefore = search;
+    return [...new Set([...one.keys(), ...other.keys()])].filter((key) => !same(one.getAll(key), other.getAll(key)));
+  }
+
   const steps = (key, value, names) => (names[key] && typeof value === "number" ? names[key][value] : value);
 
   window.dash_clientside = window.dash_clientside || {};
@@ -49,7 +66,8 @@
       document.title = page[0].toUpperCase() + page.slice(1) + " · " + run + " · fgdiag";
       const brand = document.querySelector(".brand");
       if (brand) brand.setAttribute("href", "overview?" + new URLSearchParams({ run }).toString());
-      if (before && before.page === page && before.run === run) return [still(), { search }];
+      const changed = changedIn(search);
+      if (before && before.page === page && before.run === run) return [still(), { search, changed }];
       if (before && before.page !== page) window.scrollTo(0, 0);
       window.dash_clientside.set_props({ type: "choice", key: "run" }, { value: run });
       return [{ page, run }, still()];
@@ -58,7 +76,7 @@
     // Another run begins without choices, for they may mean nothing there. Controls of a page that is being left
     // are not asked any more.
     toAddress(values, ids, controls, shown, pages, search) {
-      const { defaults, steps: names } = known(controls, pages);
+      const { defaults, steps: names, ofOne } = known(controls, pages);
       const chosen = {};
       ids.forEach((id, at) => (chosen[id.key] = steps(id.key, values[at], names)));
       if (chosen.run !== read(search, "run", defaults.run)) return written("", { run: chosen.run }, {});
@@ -70,13 +88,20 @@
       });
       if (!different.length) return still();
       const moved = { ...chosen, page: null };
-      if (different.some((key) => key !== "level")) moved.image = null; // other images are meant
+      if (different.some((key) => !ofOne.includes(key))) moved.image = null; // other images are meant
       return written(search, moved, defaults);
     },
 
+    // A number that this window draws, so that what it asked for is told to it alone.
+    me(_pages, drawn) {
+      if (drawn) return still();
+      return [...window.crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
+    },
+
     toControls(choices, controls, pages) {
-      const { defaults, steps: names } = known(controls, pages);
-      for (const key of Object.keys(defaults)) {
+      const { defaults, steps: names, ofOne } = known(controls, pages);
+      const here = (key) => key === "level" || !ofOne.includes(key) || shownOnce(key);
+      for (const key of Object.keys(defaults).filter(here)) {
         const value = read(choices.search, key, defaults[key]);
         const at = names[key] ? Math.max(0, names[key].indexOf(value)) : value;
         window.dash_clientside.set_props({ type: "choice", key }, { value: at });

@@ -3,26 +3,49 @@
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fgdiag_explorer import create_app
 from fgdiag_explorer.library import Library
+from fgdiag_probes.attribution import MapMaker, target_of
+from fgdiag_probes.lens import token_lenses
 from werkzeug.serving import make_server
 
+from fgdiag.images import open_images
+from fgdiag.store import Run
+from fgdiag.vlm import open_vlm
+
+THE_PAIR = ("barn owl", "eagle-owl")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
 
 @pytest.fixture(scope="session")
 def runs(bench: Path) -> list[Path]:
-    """Two runs: the one of `bench`, and a copy of it in which the model was not asked."""
+    """Two runs: the one of `bench`, with a lens and a map of image 0, and a copy in which the model was not asked.
+
+    The model of the copy is not where it was any more.
+    """
     run, silent = bench / "runs" / "birds", bench / "runs" / "silent"
     if not silent.exists():
         shutil.copytree(run, silent)
         (silent / "results" / "answers.parquet").unlink()
         (silent / "results" / "verdict.json").unlink()
+        (silent / "results" / "command.json").write_text('{"command": "", "model": "/nowhere/tiny-llava"}')
+        look_into(run, bench)
     return [run, silent]
+
+
+def look_into(run: Path, bench: Path) -> None:
+    """Read image 0 as words, and make a map of what speaks for its class and not for another."""
+    opened = open_vlm(bench / "tiny-llava", device="cpu")
+    recorded, images = Run.open(run), open_images(bench / "birds")
+    images = replace(images, table=recorded.images)
+    token_lenses(recorded, opened, images, rows=[0])
+    make = MapMaker(recorded, opened, images, target_of(recorded, "name"), checked=True, budget=16, seed=0)
+    make.make("ixg", 0, *THE_PAIR)
 
 
 @pytest.fixture(scope="session")

@@ -38,15 +38,15 @@ def measure(cell: Cell, grid: Grid, folder: Path, features: Path, *, device: str
     """Build, train and measure a cell in `folder`; what is done already is not done again.
 
     Writes `scores.parquet`, a row for each benchmark, measure and test image: `right` (0 or 1), `chance`, and
-    `cluster`, the class; and `stages.parquet`, what the best readout at the end of each stage of the model and the
-    answer name right on the images of each fine benchmark.
+    `cluster`, the class (the image where a question has its own answers); and `stages.parquet`, what the best readout
+    at the end of each stage of the model and the answer name right on the images of each fine benchmark.
     """
     if (folder / SCORES).exists():
         return
     vlm = open_vlm(_trained(cell, grid, folder, features, device), device=device)
     scores, stages = [], []
     for benchmark in grid.benchmarks:
-        images = open_images(benchmark.images, limit=grid.limit or None)
+        images = open_images(benchmark.images, limit=None if benchmark.question else grid.limit or None)
         if benchmark.is_run:
             run = _run(vlm, images, folder / "runs" / benchmark.name)
             scores += [_all_names(run, benchmark), _five_names(run, benchmark, cell.seed)]
@@ -141,7 +141,8 @@ def _rows(
             "benchmark": benchmark.name,
             "measure": measure,
             "image": table["id"].to_numpy(str)[np.asarray(rows)],
-            "cluster": table["fine"].to_numpy(str)[np.asarray(rows)],
+            # A question's answers are all there are; names of classes stand for other classes of the same sort.
+            "cluster": table["id" if benchmark.question else "fine"].to_numpy(str)[np.asarray(rows)],
             "right": (np.asarray(names, str)[scores.argmax(1)] == true).astype(np.int8),
             "chance": (1 / offered).astype(np.float32),
         }

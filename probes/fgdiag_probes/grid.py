@@ -92,7 +92,7 @@ class Grid:
     benchmarks
         Of both groups.
     limit
-        Images of a class in each split, at most, in the benchmarks; 0 for all.
+        Images of a class in each split, at most, in benchmarks of class names; 0 for all.
     """
 
     encoders: Mapping[str, Mapping[str, Any]]

@@ -49,7 +49,7 @@ def compare(
     from fgdiag_probes import compare_runs
     from fgdiag_probes.paper_table import paper_table
 
-    from fgdiag_cli.diagnose import open_run
+    from fgdiag.reopening import open_run
     from fgdiag_cli.screen import print_json, write_figures
 
     if paper and as_json:

@@ -14,7 +14,8 @@ def test_tokens_are_read_as_words(fgdiag: Fgdiag, bench: Path):
     found = fgdiag("lens", "runs/birds", "-n", "2", "--json").json()
     assert len(found["rows"]) == 2
     assert {row["level"] for row in found["layers"]} == {"fine", "coarse"}
-    assert len(list((bench / "runs/birds/results/lens").glob("*.npz"))) == 2
+    kept = {int(file.name.split(".")[0]) for file in (bench / "runs/birds/results/lens").glob("*.npz")}
+    assert set(found["rows"]) <= kept
 
 
 def test_one_image_is_named_by_its_number_or_its_file(fgdiag: Fgdiag):

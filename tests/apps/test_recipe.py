@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fgdiag_cli import diagnose as steps
 from fgdiag_probes import recipe_fits
 from fgdiag_probes.trained_linear import train_linear
 
@@ -24,7 +23,7 @@ def test_recipes_name_their_flaws_and_the_bridge_its_shares(fgdiag: Fgdiag, benc
         "Flaws of VLMClassifier:\n- the epoch is the one with the best accuracy on the test images"
         in ended.out
     )
-    monkeypatch.setattr(steps, "reopen_model", None)  # the replies are there
+    monkeypatch.setattr("fgdiag.reopening.reopen_model", None)  # the replies are there
     shut = fgdiag("recipe", "response-wide-shut", "runs/birds", "--images-a-class", "3", "--json").json()
     assert shut["recipe"]["images_a_class"] == 3
     assert [row["what"] for row in shut["scores"][:3]] == ["encoder", "projector", "last llm layer"]

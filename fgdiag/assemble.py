@@ -110,8 +110,8 @@ def assemble(
         )
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     expected = _logits(language, tokenizer)
+    torch.manual_seed(seed)  # of the projector, and of the image token's own embedding, which is never used
     language.resize_token_embeddings(max(len(tokenizer), language.config.vocab_size), mean_resizing=False)
-    torch.manual_seed(seed)
     image_token = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     model = _joined(eye, language, image_token, projector, merge, projector_width)
     _check_head(model, tokenizer, expected, str(llm))

@@ -53,6 +53,17 @@ def test_the_parts_keep_their_weights_and_the_joint_is_what_it_says(
         torch.testing.assert_close(image_embeddings(vlm, inputs), expected.reshape(-1, tiny.TEXT_WIDTH))
 
 
+def test_a_seed_gives_the_same_weights_and_another_only_another_projector(encoder: Path, llm: Path):
+    one, same, other = (assemble(encoder, llm, seed=seed)[0].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    differ = {name for name in one if not torch.equal(one[name], other[name])}
+    assert {name for name in differ if "projector" not in name} <= {
+        "model.language_model.embed_tokens.weight",
+        "lm_head.weight",
+    }
+    assert any("projector" in name for name in differ)
+
+
 @pytest.mark.parametrize("projector", ["mlp", "linear"])
 def test_a_convolutional_encoder_gives_a_token_for_each_cell(
     projector: Projector, convolutional: Path, llm: Path, tmp_path: Path

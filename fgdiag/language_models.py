@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from fgdiag.backbones import gemma3_270m, language_model_from_gguf, smollm2_135m
+from fgdiag.backbones import language_model_from_gguf
+from fgdiag.by_name import LANGUAGE_MODELS
 from fgdiag.errors import ModelNotSupported
 from fgdiag.loading import load
-
-BY_NAME = {"smollm2-135m": smollm2_135m, "gemma3-270m": gemma3_270m}
-"""Models that are fetched from the Python package index, as the parts of the demo VLM are."""
 
 
 def open_language_model(model: str | Path, *, layers: int | None = None) -> tuple[Any, Any]:
@@ -17,7 +15,7 @@ def open_language_model(model: str | Path, *, layers: int | None = None) -> tupl
     Parameters
     ----------
     model
-        Hub id, folder, GGUF file, or one of the names of `BY_NAME`.
+        Hub id, folder, GGUF file, or one of the names of `fgdiag.by_name.LANGUAGE_MODELS`.
     layers
         How many decoder layers to keep, from the first on; None for all. What is left is a weaker LLM of the same
         vocabulary and width, whose final norm and head were trained for the whole.
@@ -41,7 +39,7 @@ def open_language_model(model: str | Path, *, layers: int | None = None) -> tupl
         file = Path(name).expanduser()
         tokenizer = load(AutoTokenizer, file.parent, {"gguf_file": file.name})
         return _shortened(language_model_from_gguf(file), layers, name), tokenizer
-    source = BY_NAME[name]() if name in BY_NAME else model
+    source = LANGUAGE_MODELS[name]() if name in LANGUAGE_MODELS else model
     config = load(AutoConfig, source)
     opened = load(AutoModelForCausalLM, source, {"config": config, "dtype": torch.float32})
     return _shortened(opened, layers, name), load(AutoTokenizer, source)

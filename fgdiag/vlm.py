@@ -24,10 +24,11 @@ from fgdiag.errors import ModelNotFound, ModelNotSupported, SiteNeverRan
 from fgdiag.family_table import quirk_of
 from fgdiag.fingerprint import fingerprint_of
 from fgdiag.hooks import capture
-from fgdiag.loading import initialise, load, load_processor, name_of_twin, source_of
+from fgdiag.loading import initialise, load, load_processor, name_of_twin
 from fgdiag.placement import device_for, dtype_for, quantization_for, stored_dtype
 from fgdiag.prompts import FINE_QUESTION, plain_prompt, with_answer
 from fgdiag.readouts import TokenSpans
+from fgdiag.sources import source_of
 
 
 class VLM:

@@ -14,10 +14,11 @@ from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForImageTextToText
 
 from fgdiag.errors import RunMismatch
-from fgdiag.loading import load, load_processor, source_of
+from fgdiag.loading import load, load_processor
 from fgdiag.memory import keep_freed_memory
 from fgdiag.precision import fast_dtype
 from fgdiag.progress import say, track
+from fgdiag.sources import source_of
 from fgdiag.store import locked, write_json
 from fgdiag.training import checkpoint
 from fgdiag.training.checkpoint import Progress

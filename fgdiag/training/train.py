@@ -58,7 +58,7 @@ def train(
     plan
         The recipe.
     device
-        `auto`, or `cpu`. Under `accelerate launch` each process takes its share of every batch.
+        `auto`, `cpu`, or one GPU, such as `cuda:1`. Under `accelerate launch` each process takes its share of every batch.
     features
         Folder of what a frozen encoder puts out for the images, by default in `out/training`. Trainings of VLMs that
         share an encoder can share it.
@@ -80,7 +80,7 @@ def train(
         `out` holds a training under another plan, of another model or of other images.
     """
     out = Path(out)
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = _accelerator(device)
     # One process writes; the others would wait for its lock.
     with locked(out / FOLDER) if accelerator.is_main_process else nullcontext():
         run = _Training(str(model), teachings, out, plan, accelerator, features)
@@ -89,6 +89,12 @@ def train(
             run.write()
     accelerator.wait_for_everyone()
     return out
+
+
+def _accelerator(device: str) -> Accelerator:
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)  # accelerate takes the current one where a process is alone
+    return Accelerator(cpu=device == "cpu")
 
 
 class _Training:

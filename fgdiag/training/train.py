@@ -58,7 +58,8 @@ def train(
     plan
         The recipe.
     device
-        `auto`, `cpu`, or one GPU, such as `cuda:1`. Under `accelerate launch` each process takes its share of every batch.
+        `auto`, `cpu`, or one GPU, such as `cuda:1`. Under `accelerate launch` each process takes its share of every
+        batch.
     features
         Folder of what a frozen encoder puts out for the images, by default in `out/training`. Trainings of VLMs that
         share an encoder can share it.

@@ -7,6 +7,7 @@ needs no code of ours.
 """
 
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ from fgdiag.chat_template import IMAGE_TOKEN, chat_template
 from fgdiag.errors import ModelNotSupported
 from fgdiag.language_models import open_language_model
 from fgdiag.loading import first_line, load
+from fgdiag.store import writing_to
 
 if TYPE_CHECKING:
     from transformers import LlavaProcessor, PreTrainedModel
@@ -128,10 +130,14 @@ def assemble(
     return model, processor
 
 
-def write_assembled(model: "PreTrainedModel", processor: "LlavaProcessor", out: Path) -> Path:
-    """Write an assembled VLM, in bfloat16, as a `transformers` folder."""
-    model.bfloat16().save_pretrained(out)
-    processor.save_pretrained(out)
+def write_assembled(model: Any, processor: Any, out: Path) -> Path:
+    """Write an assembled VLM, in bfloat16, as a `transformers` folder; `config.json` comes last, when it is whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    with writing_to(out), tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as scratch:
+        model.bfloat16().save_pretrained(scratch)
+        processor.save_pretrained(scratch)
+        for file in sorted(Path(scratch).iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(out / file.name)
     return out
 
 

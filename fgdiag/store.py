@@ -14,7 +14,7 @@ Every file appears whole or not at all: it is written beside its place and renam
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cached_property
@@ -306,6 +306,26 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that it is there whole or not at all."""
     write_bytes(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def same_settings(file: Path, asked: Mapping[str, Any], what: str) -> None:
+    """Keep in a file what something is made with; `RunMismatch` where it holds other settings already.
+
+    Parameters
+    ----------
+    what
+        What lies in the file's folder, as the reader would say it: `a training`.
+    """
+    plain = json.loads(json.dumps(asked))
+    if not file.exists():
+        write_json(file, plain)
+    known = json.loads(file.read_text())
+    for name, value in plain.items():
+        if known.get(name) != value:
+            raise RunMismatch(
+                f"{file.parent} holds {what} with {name} = {known.get(name)}, but {value} is asked now: "
+                "go on with the old value, or choose another folder."
+            )
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

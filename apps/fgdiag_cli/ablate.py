@@ -1,5 +1,6 @@
 """`fgdiag ablate`: train and measure a grid of VLMs, and say what each swap of a part is worth."""
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,11 +126,13 @@ def _points(estimate: "Estimate") -> str:
 
 
 def _with_interval(estimate: "Estimate", digits: int) -> str:
+    if isnan(estimate.value):
+        return "unknown"
     value, low, high = (f"{end:+.{digits}f}" for end in (estimate.value, estimate.low, estimate.high))
     return f"{value} ({low} to {high})"
 
 
 def _ratio(ratio: "Estimate") -> str:
-    if ratio.low != ratio.low:
+    if isnan(ratio.low):
         return "undefined"
     return f"{ratio.value:.1f} ({ratio.low:.1f} to {ratio.high:.1f})"

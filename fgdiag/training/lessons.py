@@ -72,8 +72,8 @@ class Teaching:
         ImagesNotUsable
             See `fgdiag.open_images`.
         """
-        place, _, question = source.partition("?")
-        return cls(open_images(place), (question.strip(),) if question else ())
+        place, question = source_and_question(source)
+        return cls(open_images(place), (question,) if question else ())
 
     @property
     def digest(self) -> str:
@@ -89,6 +89,12 @@ class Teaching:
         kind = KINDS[list(ask)[rng.choice(len(shares), p=shares / shares.sum())]]
         names = {level: spoken(label[level]) for level in ("fine", "coarse")}
         return str(rng.choice(kind.questions)), kind.answer.format(**names)
+
+
+def source_and_question(source: str) -> tuple[str, str]:
+    """Take `IMAGES?QUESTION` apart; the question is empty where there is none."""
+    place, _, question = source.partition("?")
+    return place, question.strip()
 
 
 @dataclass(frozen=True)

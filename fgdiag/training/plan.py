@@ -1,12 +1,12 @@
 """What a training is made of: stages, each of some parts of the model, and what is asked. Written as a small TOML."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from fgdiag.errors import FgdiagError
+from fgdiag.toml_file import check_table, read_toml
 from fgdiag.training.lessons import KINDS
 
 Part = Literal["projector", "encoder", "llm", "llm-lora"]
@@ -49,7 +49,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        object.__setattr__(self, "train", tuple(self.train))
+        object.__setattr__(self, "train", (self.train,) if isinstance(self.train, str) else tuple(self.train))
         unknown = [part for part in self.train if part not in PARTS]
         if unknown or not self.train:
             raise PlanNotUsable(
@@ -59,6 +59,10 @@ class Stage:
             raise PlanNotUsable("A stage trains llm and llm-lora; expected one of the two.")
         given = {name: getattr(self, name) for name in ("epochs", "steps", "minutes")}
         long = {name: value for name, value in given.items() if value is not None}
+        rates = {
+            name: getattr(self, name) for name in ("learning_rate", "weight_decay", "lora_rank", "patience")
+        }
+        _check_numbers("A stage", long | rates)
         if len(long) != 1 or min(long.values()) <= 0:
             raise PlanNotUsable(
                 f"A stage of {', '.join(self.train)} has {long or 'no length'}; expected one of epochs, steps and "
@@ -88,7 +92,7 @@ class Plan:
         Of the crops, the questions and the order.
     """
 
-    stages: tuple[Stage, ...] = (Stage(epochs=6),)
+    stages: tuple[Stage, ...] = field(default_factory=lambda: (Stage(epochs=6),))
     ask: Mapping[str, float] = field(default_factory=lambda: {"fine": 0.7, "coarse": 0.3})
     batch_size: int = 32
     accumulate: int = 1
@@ -98,14 +102,16 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked or cut."""
+        sizes = {name: getattr(self, name) for name in ("batch_size", "accumulate", "views")}
+        _check_numbers("A plan", {**sizes, "seed": self.seed, **self.ask})
         unknown = [kind for kind in self.ask if kind not in KINDS]
         if unknown or not sum(self.ask.values()) > 0 or min(self.ask.values()) < 0:
             raise PlanNotUsable(
                 f"A plan asks {dict(self.ask)}; expected shares above 0 of some of {', '.join(KINDS)}."
             )
-        for name in ("batch_size", "accumulate", "views"):
-            if getattr(self, name) < 1:
-                raise PlanNotUsable(f"A plan has {name} = {getattr(self, name)}; expected 1 or more.")
+        for name, size in sizes.items():
+            if size < 1:
+                raise PlanNotUsable(f"A plan has {name} = {size}; expected 1 or more.")
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -132,20 +138,19 @@ class Plan:
             minutes = 20
             learning_rate = 2e-4
         """
-        try:
-            with Path(path).open("rb") as file:
-                return cls.of(tomllib.load(file))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise PlanNotUsable(f"{path} cannot be read as a plan: {error}") from None
+        return cls.of(read_toml(path, "plan", PlanNotUsable))
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Self:
         """Make a plan of what a TOML file holds; `PlanNotUsable` where something in it is unknown."""
+        known = [name for name in _names(cls) if name != "stages"] + ["stage"]
+        check_table("A plan", table, known, PlanNotUsable)
         stages = table.get("stage", [])
-        rest = {name: value for name, value in table.items() if name != "stage"}
-        _check_keys(cls, rest, but=("stages",))
+        if not isinstance(stages, list):
+            raise PlanNotUsable(f"A plan has stage = {stages!r}; expected one or more tables [[stage]].")
         for stage in stages:
-            _check_keys(Stage, stage)
+            check_table("A stage", stage, _names(Stage), PlanNotUsable)
+        rest = {name: value for name, value in table.items() if name != "stage"}
         if stages:
             rest["stages"] = tuple(Stage(**stage) for stage in stages)
         return cls(**rest)
@@ -155,10 +160,11 @@ class Plan:
         return asdict(self) | {"ask": dict(self.ask)}
 
 
-def _check_keys(kind: type, table: Mapping[str, Any], but: tuple[str, ...] = ()) -> None:
-    known = [one.name for one in fields(kind) if one.name not in but]  # pyright: ignore[reportArgumentType]
-    unknown = [name for name in table if name not in known]
-    if unknown:
-        raise PlanNotUsable(
-            f"A {kind.__name__.lower()} has no {unknown[0]!r}; expected some of {', '.join(known)}."
-        )
+def _names(kind: type) -> list[str]:
+    return [one.name for one in fields(kind)]  # pyright: ignore[reportArgumentType]
+
+
+def _check_numbers(what: str, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise PlanNotUsable(f"{what} has {name} = {value!r}; expected a number.")

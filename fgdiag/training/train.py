@@ -1,6 +1,5 @@
 """The loop of a training: stages, steps, checkpoints, and the finished VLM written as an ordinary folder."""
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -13,13 +12,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForImageTextToText
 
-from fgdiag.errors import RunMismatch
+from fgdiag.assemble import write_assembled
 from fgdiag.loading import load, load_processor
 from fgdiag.memory import keep_freed_memory
 from fgdiag.precision import fast_dtype
 from fgdiag.progress import say, track
 from fgdiag.sources import source_of
-from fgdiag.store import locked, write_json
+from fgdiag.store import locked, same_settings
 from fgdiag.training import checkpoint
 from fgdiag.training.checkpoint import Progress
 from fgdiag.training.history import History
@@ -118,7 +117,8 @@ class _Training:
         self.model = load(AutoModelForImageTextToText, source, {"dtype": torch.float32}).eval()
         check_assembled(self.model, name)
         self.processor = load_processor(source, {})
-        _same_plan(self.work / "plan.json", name, teachings, plan)
+        asked = {"model": name, "images": [one.digest for one in teachings], **plan.json()}
+        same_settings(self.work / "plan.json", asked, "a training")
         self.fast = fast_dtype(accelerator.device)
         self.model.to(accelerator.device)
         if accelerator.device.type == "cpu":
@@ -140,10 +140,9 @@ class _Training:
             self.accelerator.wait_for_everyone()
 
     def write(self) -> None:
-        """Write the VLM, whole or not at all where it has been written before."""
+        """Write the VLM."""
         self.model.get_decoder().set_attn_implementation("sdpa")
-        self.model.to(torch.bfloat16).save_pretrained(self.out)
-        self.processor.save_pretrained(self.out)
+        write_assembled(self.model, self.processor, self.out)
 
 
 class _Stage:
@@ -270,17 +269,3 @@ def share_of_peak(share: float) -> float:
     """Share of the peak learning rate when a share of a stage is done: a linear rise over 2 %, a cosine down to 2 %."""
     rise = (share + 1e-3) / 0.02
     return min(rise, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
-
-
-def _same_plan(file: Path, model: str, teachings: Sequence[Teaching], plan: Plan) -> None:
-    asked = {"model": model, "images": [one.digest for one in teachings], **plan.json()}
-    asked = json.loads(json.dumps(asked))
-    if not file.exists():
-        write_json(file, asked)
-    known = json.loads(file.read_text())
-    for name, value in asked.items():
-        if known.get(name) != value:
-            raise RunMismatch(
-                f"{file.parent} holds a training with {name} = {known.get(name)}, but {value} is asked now: "
-                "go on with the old value, or choose another folder."
-            )

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from fgdiag.assemble import assemble, write_assembled
+from fgdiag.errors import ImagesNotUsable
 from fgdiag.extraction import extract
 from fgdiag.images import open_images
 from fgdiag.progress import say, track
 from fgdiag.prompts import COARSE_QUESTION, spoken
-from fgdiag.store import Run, write_table
+from fgdiag.store import Run, same_settings, write_table
 from fgdiag.training import Teaching, train
 from fgdiag.vlm import open_vlm
 from fgdiag_probes.answered import kept_scores, read_answers
@@ -40,7 +41,13 @@ def measure(cell: Cell, grid: Grid, folder: Path, features: Path, *, device: str
     Writes `scores.parquet`, a row for each benchmark, measure and test image: `right` (0 or 1), `chance`, and
     `cluster`, the class (the image where a question has its own answers); and `stages.parquet`, what the best readout
     at the end of each stage of the model and the answer name right on the images of each fine benchmark.
+
+    Raises
+    ------
+    RunMismatch
+        The folder holds the same cell of another grid.
     """
+    same_settings(folder / "cell.json", grid.settings(cell), "a cell")
     if (folder / SCORES).exists():
         return
     vlm = open_vlm(_trained(cell, grid, folder, features, device), device=device)
@@ -115,6 +122,10 @@ def _asked(vlm: "VLM", images: "ImageSet", benchmark: Benchmark) -> pd.DataFrame
     """The likeliest of all answers to the benchmark's question."""
     table = images.table
     rows = np.flatnonzero(((table["split"] == "test") & (table["status"] == "ok")).to_numpy())
+    if not len(rows):
+        raise ImagesNotUsable(
+            f"{benchmark.images} has no readable test image to measure {benchmark.name} on."
+        )
     used = table.loc[table["split"] != "excluded", benchmark.level]
     names = np.unique(used.to_numpy(str))
     question = benchmark.question or COARSE_QUESTION

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Literal
 
 from fgdiag_probes.asymmetry import Estimate, Swap
@@ -26,7 +27,10 @@ def claims(swaps: Sequence[Swap]) -> list[Claim]:
     found = []
     for swap in swaps:
         claim, rule = _ABOUT[swap.factor]
-        ruling, reason = rule(swap)
+        untold: tuple[Ruling, str] = ("cannot be told", "the grid has no general benchmark to compare with")
+        ruling, reason = (
+            untold if rule is not _lifts_fine and isnan(swap.logits["general"].value) else rule(swap)
+        )
         found.append(Claim(claim, swap, ruling, reason))
     return found
 

@@ -1,14 +1,14 @@
 """A grid of VLMs to train and to compare: encoders, LLMs and plans, and the benchmarks of both groups. A small TOML."""
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from fgdiag.errors import FgdiagError
-from fgdiag.training import Plan
+from fgdiag.toml_file import check_table, read_toml
+from fgdiag.training import Plan, source_and_question
 
 Group = Literal["fine", "general"]
 FACTORS = ("encoder", "llm", "plan")
@@ -50,12 +50,14 @@ class Benchmark:
     def of(cls, name: str, group: Group, given: "str | Mapping[str, str]") -> Self:
         """Read `IMAGES`, `IMAGES?QUESTION` or a table with `images` and `level`."""
         table = {"images": given} if isinstance(given, str) else dict(given)
-        _check_keys(f"benchmark {name}", table, ("images", "level"))
-        images, _, question = table["images"].partition("?")
+        check_table(f"Benchmark {name}", table, ("images", "level"), GridNotUsable)
+        if "images" not in table:
+            raise GridNotUsable(f"Benchmark {name} has no images; expected a source of labelled images.")
+        images, question = source_and_question(table["images"])
         level = table.get("level", "fine")
         if level not in ("fine", "coarse"):
             raise GridNotUsable(f"Benchmark {name} has level = {level!r}; expected fine or coarse.")
-        return cls(name, group, images, question.strip(), level)
+        return cls(name, group, images, question, level)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,16 @@ class Grid:
         """What `assemble` is given for a cell."""
         return {**self.joint, **self.encoders[cell.encoder], **self.llms[cell.llm], "seed": cell.seed}
 
+    def settings(self, cell: Cell) -> dict[str, Any]:
+        """What a cell's scores rest on, as plain values."""
+        return {
+            "parts": self.parts(cell),
+            "plan": self.plans[cell.plan].json(),
+            "learn": list(self.learn),
+            "benchmarks": [asdict(one) for one in self.benchmarks],
+            "limit": self.limit,
+        }
+
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read a TOML file; sources of images may be relative to it.
@@ -127,21 +139,21 @@ class Grid:
         PlanNotUsable
             One of its plans cannot be meant.
         """
-        try:
-            with Path(path).open("rb") as file:
-                table = tomllib.load(file)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise GridNotUsable(f"{path} cannot be read as a grid: {error}") from None
-        return cls.of(table, Path(path).parent)
+        return cls.of(read_toml(path, "grid", GridNotUsable), Path(path).parent)
 
     @classmethod
     def of(cls, table: Mapping[str, Any], folder: Path = Path()) -> Self:
         """Make a grid of what a TOML file in `folder` holds."""
         needed, known = ("encoder", "llm", "plan", "learn", "fine"), ("general", "seeds", "limit", "joint")
-        _check_keys("A grid", table, (*needed, *known))
+        check_table("A grid", table, (*needed, *known), GridNotUsable)
         if missing := [name for name in needed if not table.get(name)]:
             raise GridNotUsable(f"A grid has no {missing[0]}; expected {', '.join(needed)} in it.")
         groups: tuple[Group, ...] = ("fine", "general")
+        for name in ("encoder", "llm", "plan", *groups):
+            if not isinstance(table.get(name, {}), Mapping):
+                raise GridNotUsable(
+                    f"A grid has {name} = {table[name]!r}; expected a table [{name}] of names."
+                )
         benchmarks = [
             Benchmark.of(name, group, _placed(given, folder))
             for group in groups
@@ -171,7 +183,7 @@ def _parts(factor: str, table: Mapping[str, Any], folder: Path) -> dict[str, dic
     found = {}
     for name, given in table[factor].items():
         options = {factor: given} if isinstance(given, str) else dict(given)
-        _check_keys(f"{factor} {name}", options, _OF_PART[factor])
+        check_table(f"{factor} {name}", options, _OF_PART[factor], GridNotUsable)
         if factor not in options:
             raise GridNotUsable(
                 f"{factor} {name} has no {factor}; expected a hub id, a folder or a short name."
@@ -187,8 +199,3 @@ def _placed(given: Any, folder: Path) -> Any:
     place, mark, question = given.partition("?")
     beside = folder / Path(place).expanduser()
     return f"{beside}{mark}{question}" if beside.exists() else given
-
-
-def _check_keys(what: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    if unknown := [name for name in table if name not in known]:
-        raise GridNotUsable(f"{what} has {unknown[0]!r}; expected some of {', '.join(known)}.")

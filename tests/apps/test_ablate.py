@@ -85,13 +85,14 @@ def test_a_cell_that_another_process_does_is_left_to_it(grid: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("[fine]", "[fines]"), "A grid has 'fines'; expected some of"),
+        (("[fine]", "[fines]"), "A grid has no 'fines'; expected some of encoder, llm"),
         (('colours = "{images}"', ""), "A grid has no fine"),
         (('[fine]\ncolours = "', '[fine]\ncolours = "x?'), "needs a fine benchmark without a question"),
-        (("resolution", "size"), "encoder small has 'size'"),
+        (("resolution", "size"), "encoder small has no 'size'; expected some of encoder, resolution"),
         (('level = "coarse"', 'level = "all"'), "level = 'all'; expected fine or coarse"),
         (("steps = 2", "step = 2"), "A stage has no 'step'"),
         (("[encoder]", "[encoder"), "cannot be read as a grid"),
+        (("images =", "image ="), "Benchmark kinds has no 'image'"),
     ],
 )
 def test_a_grid_that_cannot_be_meant(change: tuple[str, str], said: str, grid: Path):
@@ -104,6 +105,20 @@ def test_a_grid_that_cannot_be_meant(change: tuple[str, str], said: str, grid: P
     ended = type_in("ablate", str(grid), "-o", str(grid.parent / "out"))
     assert ended.code == 1
     assert said in ended.told
+
+
+def test_cells_of_another_grid_are_not_taken_for_those_of_this_one(grid: Path, tmp_path: Path):
+    from fgdiag_probes.cell import measure
+
+    from fgdiag.errors import RunMismatch
+
+    asked, folder = Grid.read(grid), tmp_path / "cell"
+    folder.mkdir()
+    (folder / "scores.parquet").touch()
+    measure(asked.cells[0], asked, folder, tmp_path)
+    grid.write_text(grid.read_text().replace("limit = 2", "limit = 3"))
+    with pytest.raises(RunMismatch, match="holds a cell with limit = 2, but 3 is asked now"):
+        measure(asked.cells[0], Grid.read(grid), folder, tmp_path)
 
 
 def test_sources_beside_the_grid_are_found_from_there(
@@ -119,6 +134,8 @@ def test_sources_beside_the_grid_are_found_from_there(
 
 
 def test_nothing_is_measured_of_a_grid_without_images(grid: Path):
+    with pytest.raises(GridNotUsable, match="A grid has plan = 3; expected a table"):
+        Grid.of({"encoder": {"a": "x"}, "llm": {"b": "y"}, "plan": 3, "fine": {"f": "z"}, "learn": ["z"]})
     with pytest.raises(GridNotUsable, match="A grid has no learn"):
         Grid.of({"encoder": {"a": "x"}, "llm": {"b": "y"}, "plan": {"p": {}}, "fine": {"f": "z"}})
 

@@ -208,6 +208,10 @@ def test_a_plan_is_read_from_toml(tmp_path: Path):
         ('[[stage]]\nepochs = 3\ntrain = ["llm", "llm-lora"]', "expected one of the two"),
         ("ask = {colour = 1}", "expected shares above 0 of some of fine, coarse"),
         ("views = [", "cannot be read as a plan"),
+        ('[[stage]]\nepochs = "six"', "A stage has epochs = 'six'; expected a number"),
+        ('views = "three"', "A plan has views = 'three'; expected a number"),
+        ("ask = {fine = true}", "A plan has fine = True; expected a number"),
+        ("stage = 3", "A plan has stage = 3; expected one or more tables"),
     ],
 )
 def test_a_plan_that_cannot_be_meant_is_refused(text: str, said: str, tmp_path: Path):
@@ -220,6 +224,25 @@ def test_another_plan_is_refused(joined: Path, colours: ImageSet, tmp_path: Path
     train(joined, [Teaching(colours)], tmp_path / "vlm", replace(PLAN, stages=(Stage(steps=1),)))
     with pytest.raises(RunMismatch, match="a training with views = 2, but 1 is asked now"):
         train(joined, [Teaching(colours)], tmp_path / "vlm", replace(PLAN, stages=(Stage(steps=1),), views=1))
+
+
+def test_a_folder_has_a_config_only_when_it_is_whole(
+    joined: Path, colours: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from transformers import LlavaProcessor
+
+    def stops(*_args: Any, **_kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    plan, out = Plan((Stage(steps=1),)), tmp_path / "vlm"
+    with monkeypatch.context() as patched:
+        patched.setattr(LlavaProcessor, "save_pretrained", stops)
+        with pytest.raises(KeyboardInterrupt):
+            train(joined, [Teaching(colours)], out, plan)
+    assert not (out / "config.json").exists()
+    train(joined, [Teaching(colours)], out, plan)
+    assert open_vlm(out).anatomy.model_type == "aya_vision"
+    assert not list(out.glob(".writing-*"))
 
 
 def test_two_trainings_in_one_folder_are_refused(joined: Path, colours: ImageSet, tmp_path: Path):

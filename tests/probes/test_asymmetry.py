@@ -128,6 +128,15 @@ def test_the_claims_are_ruled_on(factor: str, fine: Any, general: Any, differenc
     assert [one.ruling for one in found] == [ruling]
 
 
+def test_without_general_benchmarks_the_comparison_cannot_be_told():
+    scores: Any = planted({"b": 0.3}, {})
+    alone = scores[scores["group"] == "fine"].reset_index(drop=True)
+    ruled = {one.swap.factor: one for one in claims(swaps(alone, stages_of(alone)))}
+    assert {one.ruling for one in ruled.values()} == {"cannot be told"}
+    assert ruled["encoder"].reason == "the grid has no general benchmark to compare with"
+    assert Ablation(alone, stages_of(alone)).json()["swaps"][0]["points"]["general"]["value"] is None
+
+
 def test_log_odds_are_of_what_is_known_beyond_guessing():
     assert logit_above_chance(np.array(60.0), 100, 0.2) == pytest.approx(0.0)
     assert logit_above_chance(np.array(50.0), 100, 0.0) == pytest.approx(0.0)

@@ -76,7 +76,7 @@ def attribute(
     from fgdiag_probes.map_methods import method_named
 
     from fgdiag.reopening import open_run, reopen_images, reopen_model
-    from fgdiag_cli.screen import print_json
+    from fgdiag_cli.screen import print_json, write_folder
 
     names = method or ["ig"]
     for name in names:
@@ -91,19 +91,10 @@ def attribute(
             recorded, vlm, images, [pair], methods=names, target=target, count=count, budget=budget, seed=seed
         )
     if figures is not None:
-        _write(found, figures)
+        write_folder(figures, ((f"{one.row:07d}.{one.name}", one.figure()) for one in found.maps))
     if as_json:
         return print_json(found.json())
     _print(found)
-
-
-def _write(found: "AttributionMaps", folder: Path) -> None:
-    from fgdiag.progress import say
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in found.maps:
-        one.figure().write_html(folder / f"{one.row:07d}.{one.name}.html", include_plotlyjs="directory")
-    say(f"{len(found.maps)} figures: {folder}")
 
 
 MARKS = ("on_marks", "marks_of_bird", "on_worn", "worn_of_bird", "on_bird")

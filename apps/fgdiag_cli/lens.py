@@ -8,6 +8,9 @@ import typer
 from fgdiag_cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import plotly.graph_objects as go
     from fgdiag_probes.token_lens import TokenLenses
 
     from fgdiag.store import Run
@@ -56,7 +59,7 @@ def lens(
     from fgdiag_probes.lens import token_lenses
 
     from fgdiag.reopening import open_run, reopen_images, reopen_model
-    from fgdiag_cli.screen import print_json
+    from fgdiag_cli.screen import print_json, write_folder
 
     recorded = open_run(run)
     rows = [_row(recorded, one) for one in image] if image else None
@@ -66,7 +69,7 @@ def lens(
     with recorded.lock():
         found = token_lenses(recorded, vlm, images, count=count, rows=rows, seed=seed)
     if figures is not None:
-        _write(found, figures)
+        write_folder(figures, _drawn(found))
     if as_json:
         return print_json(found.json())
     _print(found)
@@ -87,17 +90,14 @@ def _row(run: "Run", asked: str) -> int:
     )
 
 
-def _write(found: "TokenLenses", folder: Path) -> None:
+def _drawn(found: "TokenLenses") -> "Iterator[tuple[str, go.Figure]]":
+    """Two figures of each image and way of reading, named."""
     from fgdiag_probes.token_lens import WAYS
 
-    from fgdiag.progress import say
-
-    folder.mkdir(parents=True, exist_ok=True)
     for one in found.lenses:
         for way in WAYS:
-            for what, figure in (("words", one.figure(way=way)), ("ranks", one.curve(way))):
-                figure.write_html(folder / f"{one.row:07d}.{way}.{what}.html", include_plotlyjs="directory")
-    say(f"{4 * len(found.lenses)} figures: {folder}")
+            yield f"{one.row:07d}.{way}.words", one.figure(way=way)
+            yield f"{one.row:07d}.{way}.ranks", one.curve(way)
 
 
 def _print(found: "TokenLenses") -> None:

@@ -1,7 +1,7 @@
 """How results are given out: a table to read, one JSON object, or a page of figures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,20 @@ def write_figures(path: Path, *figures: "go.Figure") -> None:
     ]
     write_bytes(path, "\n".join(["<!doctype html><meta charset='utf-8'>", *drawn]).encode())
     say(f"figures: {path}")
+
+
+def write_folder(folder: Path, figures: Iterable[tuple[str, "go.Figure"]]) -> None:
+    """Write named figures into a folder, each a page of its own; plotly's script lies beside them once."""
+    from fgdiag.progress import say
+    from fgdiag.store import writing_to
+
+    written = 0
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures:
+            figure.write_html(folder / f"{name}.html", include_plotlyjs="directory")
+            written += 1
+    say(f"{written} figures: {folder}")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,9 +10,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from fgdiag.store import write_bytes
 from fgdiag_probes.faithfulness import ALIKE, Faithfulness, OnMarks
 from fgdiag_probes.intervals import clustered_means
+from fgdiag_probes.kept_arrays import read_arrays, write_arrays
 from fgdiag_probes.map_figure import STRONGEST, draw_checks, draw_map
 from fgdiag_probes.map_methods import ENTRY_WORDS, METHODS
 from fgdiag_probes.substitution import Entry
@@ -101,27 +100,21 @@ class Map:
 
     def save(self, path: Path, key: str) -> None:
         """Write a map whole or not at all; `key` says what it was made from."""
-        buffer = BytesIO()
-        about = np.array(json.dumps({"key": key, **self.json()}))
-        np.savez_compressed(buffer, values=self.values, picture=self.picture, about=about)
-        write_bytes(path, buffer.getvalue())
+        write_arrays(path, key, self.json(), {"values": self.values, "picture": self.picture})
 
     @classmethod
     def read(cls, path: Path, key: str | None = None) -> Self | None:
         """Read back what `save` wrote; None where there is nothing, or it was made from something else than `key`."""
-        if not path.exists():
+        kept = read_arrays(path, key)
+        if kept is None:
             return None
-        with np.load(path) as kept:
-            about = json.loads(str(kept["about"]))
-            values, picture = kept["values"], kept["picture"]
-        if about.pop("key") != key and key is not None:
-            return None
+        about, arrays = kept
         about["classes"] = tuple(about["classes"])
         if about["faithfulness"]:
             about["faithfulness"] = Faithfulness.of_json(about["faithfulness"])
         if about["on_marks"]:
             about["on_marks"] = OnMarks(**about["on_marks"])
-        return cls(values, picture, **about)
+        return cls(arrays["values"], arrays["picture"], **about)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from fgdiag.store import write_bytes
+from fgdiag_probes.kept_arrays import read_arrays, write_arrays
 from fgdiag_probes.lens_figure import draw_ranks, draw_words
 
 Way = Literal["logits", "nearest"]
@@ -113,21 +112,15 @@ class TokenLens:
 
     def save(self, path: Path, key: str) -> None:
         """Write it whole or not at all; `key` says what it was made from."""
-        buffer = BytesIO()
-        about = np.array(json.dumps({"key": key, **self._about()}))
-        np.savez_compressed(buffer, about=about, **{name: getattr(self, name) for name in ARRAYS})
-        write_bytes(path, buffer.getvalue())
+        write_arrays(path, key, self._about(), {name: getattr(self, name) for name in ARRAYS})
 
     @classmethod
     def read(cls, path: Path, key: str | None = None) -> Self | None:
         """Read back what `save` wrote; None where there is nothing, or it was made from something else than `key`."""
-        if not path.exists():
+        kept = read_arrays(path, key)
+        if kept is None:
             return None
-        with np.load(path) as kept:
-            about = json.loads(str(kept["about"]))
-            arrays: dict[str, Any] = {name: kept[name] for name in ARRAYS}
-        if about.pop("key") != key and key is not None:
-            return None
+        about, arrays = kept
         about |= {name: tuple(about[name]) for name in ("sites", "names", "among")}
         about["spellings"] = tuple(tuple(one) for one in about["spellings"])
         return cls(**about, **arrays)

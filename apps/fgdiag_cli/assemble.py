@@ -62,8 +62,11 @@ def assemble(
     """
     from fgdiag.assemble import assemble as join
     from fgdiag.assemble import write_assembled
+    from fgdiag.errors import RunMismatch
     from fgdiag_cli.screen import print_json
 
+    if (out / "config.json").exists():
+        raise RunMismatch(f"{out} holds a model already; give another folder for this one.")
     sizes = {"merge": merge, "resolution": resolution, "llm_layers": llm_layers, "seed": seed}
     write_assembled(*join(encoder, llm, projector=projector.value, **sizes), out)
     print_json({"model": str(out)}) if as_json else print(out)

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForImageTextToText
 
 from fgdiag.assemble import write_assembled
+from fgdiag.errors import RunMismatch
 from fgdiag.loading import load, load_processor
 from fgdiag.memory import keep_freed_memory
 from fgdiag.precision import fast_dtype
@@ -77,9 +78,13 @@ def train(
     RunBusy
         Another process is training in `out`.
     RunMismatch
-        `out` holds a training under another plan, of another model or of other images.
+        `out` holds a training under another plan, of another model or of other images, or a model alone.
     """
     out = Path(out)
+    if (out / "config.json").exists() and not (out / FOLDER / "plan.json").exists():
+        raise RunMismatch(
+            f"{out} holds a model that was not trained there; give another folder for this one."
+        )
     accelerator = _accelerator(device)
     # One process writes; the others would wait for its lock.
     with locked(out / FOLDER) if accelerator.is_main_process else nullcontext():

@@ -11,17 +11,17 @@ from fgdiag_probes.style import BLUE, GREEN, ORANGE, PURPLE, TEMPLATE, VERMILION
 GROUP_COLOURS = {"fine": VERMILION, "general": BLUE}
 GROUP_WORDS = {"fine": "fine-grained benchmarks", "general": "general benchmarks"}
 STAGE_COLOURS = {"vision encoder": BLUE, "projector": GREEN, "language model": ORANGE, "answer": PURPLE}
-ROOM = 62
+ROOM = 70
 """Pixels of height for a swap."""
 
 
 def gains_figure(swaps: Sequence[Swap]) -> go.Figure:
     """Draw the gain of each swap on fine-grained and on general benchmarks, in points, with 95 % intervals."""
     figure = go.Figure()
-    for beside, group in ((0.14, "general"), (-0.14, "fine")):
+    for beside, group in ((0.14, "fine"), (-0.14, "general")):
         shown = [(place, swap.points[group]) for place, swap in enumerate(swaps)]
         figure.add_scatter(**_points(shown, beside, GROUP_WORDS[group], GROUP_COLOURS[group]))
-    figure.update_xaxes(title="gain in accuracy (points)")
+    figure.update_xaxes(title="gain (points of accuracy)")
     return _laid_out(figure, swaps, "What each swap of a part gains")
 
 
@@ -33,7 +33,7 @@ def stages_figure(swaps: Sequence[Swap]) -> go.Figure:
             (place, _turned(swap.stages[stage])) for place, swap in enumerate(swaps) if stage in swap.stages
         ]
         figure.add_scatter(**_points(shown, 0.13 * (1.5 - number), stage, colour))
-    figure.update_xaxes(title="fine accuracy no longer lost at this stage (points)")
+    figure.update_xaxes(title="no longer lost here (points)")
     return _laid_out(figure, swaps, "Where in the model each swap helps")
 
 
@@ -71,14 +71,15 @@ def _laid_out(figure: go.Figure, swaps: Sequence[Swap], title: str) -> go.Figure
     figure.add_vline(x=0, line={"width": 1.5, "color": "#8A8F98"})
     figure.update_yaxes(
         tickvals=[-place for place in range(len(swaps))],
-        ticktext=[name_of(swap) for swap in swaps],
+        ticktext=[f"{_FACTOR_WORDS[swap.factor]}:<br>{swap.before} →<br>{swap.after}" for swap in swaps],
         range=[-len(swaps) + 0.5, 0.5],
         showgrid=False,
     )
     return figure.update_layout(
         template=TEMPLATE,
-        title=title,
-        height=190 + ROOM * len(swaps),
+        title={"text": title, "xref": "container", "x": 0.02},
+        height=230 + ROOM * len(swaps),
         hovermode="closest",
-        legend={"y": 1.02},
+        margin={"t": 50, "b": 130},
+        legend={"yref": "container", "y": 0, "yanchor": "bottom"},
     )

@@ -228,6 +228,17 @@ def test_a_wrong_encoder_leaves_nothing_behind(fgdiag: Fgdiag, desk: Path):
     assert not (desk / "joined").exists()
 
 
+def test_a_model_that_is_there_is_not_written_over(fgdiag: Fgdiag, desk: Path):
+    before = (desk / "tiny-llava" / "config.json").read_bytes()
+    typed = ("assemble", "--encoder", "birds", "--llm", "text-only", "-o", "tiny-llava")
+    refused(fgdiag(*typed), "tiny-llava holds a model already; ")
+    refused(
+        fgdiag("train", "tiny-llava", "birds", "-o", "tiny-llava"), "holds a model that was not trained there"
+    )
+    assert (desk / "tiny-llava" / "config.json").read_bytes() == before
+    assert not (desk / "tiny-llava" / "training").exists()
+
+
 def test_what_cannot_be_trained(fgdiag: Fgdiag, desk: Path):
     (desk / "plan.toml").write_text("[[stage]]\nepoch = 1\n")
     typed = ("train", "tiny-llava", "birds", "-o", "taught")

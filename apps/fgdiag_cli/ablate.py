@@ -68,14 +68,14 @@ def _print_plan(grid: "Grid", out: Path) -> None:
         for number, cell in enumerate(grid.cells, start=1)
     ]
     print_table("Cells in their order", ["cell", "name", "training", ""], rows)
-    minutes = [
-        sum(stage.minutes or 0.0 for stage in grid.plans[cell.plan].stages)
+    minutes = sum(
+        stage.minutes or 0.0
         for cell in grid.cells
         if cell.name in left
-    ]
-    print(
-        f"{len(left)} of {len(grid.cells)} cells to do; {sum(minutes):.0f} minutes of training in them at least."
+        for stage in grid.plans[cell.plan].stages
     )
+    at_least = f"; {minutes:.0f} minutes of training in them at least" if minutes else ""
+    print(f"{len(left)} of {len(grid.cells)} cells to do{at_least}.")
 
 
 def _length(grid: "Grid", plan: str) -> str:
@@ -119,6 +119,9 @@ def print_ablation(found: "Ablation") -> None:
     for one in found.claims:
         print(f"{one.claim} {name_of(one.swap)}: {one.ruling}; {one.reason}.")
     print(f"Correlation of fine and general scores over cells: {_with_interval(found.correlation(), 2)}.")
+    efforts = found.efforts
+    rows = [[f"{v:.1f}" if isinstance(v, float) else v for v in row] for row in efforts.to_numpy(object)]
+    print_table("What each cell took", list(efforts), rows)
 
 
 def _points(estimate: "Estimate") -> str:

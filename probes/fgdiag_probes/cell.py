@@ -21,6 +21,7 @@ from fgdiag.vlm import open_vlm
 from fgdiag_probes.answered import kept_scores, read_answers
 from fgdiag_probes.answers import answer
 from fgdiag_probes.curves import probe_layers
+from fgdiag_probes.effort import noted_effort
 from fgdiag_probes.extra_loss import STAGES, Seen
 from fgdiag_probes.grid import Benchmark, Cell, Grid
 from fgdiag_probes.likelihood import name_likelihood
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
 FIVE = 5
 """Names of the choice among a few: the right one and others of its kind."""
 IMAGES_A_PART = 64
-SCORES, STAGE_SCORES = "scores.parquet", "stages.parquet"
+SCORES, STAGE_SCORES, EFFORT = "scores.parquet", "stages.parquet", "effort.json"
 
 
 def measure(cell: Cell, grid: Grid, folder: Path, features: Path, *, device: str = "auto") -> None:
     """Build, train and measure a cell in `folder`; what is done already is not done again.
 
     Writes `scores.parquet`, a row for each benchmark, measure and test image: `right` (0 or 1), `chance`, and
-    `cluster`, the class (the image where a question has its own answers); and `stages.parquet`, what the best readout
-    at the end of each stage of the model and the answer name right on the images of each fine benchmark.
+    `cluster`, the class (the image where a question has its own answers); `stages.parquet`, what the best readout
+    at the end of each stage of the model and the answer name right on the images of each fine benchmark; and
+    `effort.json`, what training and measuring took.
 
     Raises
     ------
@@ -50,7 +52,14 @@ def measure(cell: Cell, grid: Grid, folder: Path, features: Path, *, device: str
     same_settings(folder / "cell.json", grid.settings(cell), "a cell")
     if (folder / SCORES).exists():
         return
-    vlm = open_vlm(_trained(cell, grid, folder, features, device), device=device)
+    with noted_effort(folder / EFFORT, "training"):
+        trained = _trained(cell, grid, folder, features, device)
+    with noted_effort(folder / EFFORT, "measuring"):
+        _measure(open_vlm(trained, device=device), cell, grid, folder)
+
+
+def _measure(vlm: "VLM", cell: Cell, grid: Grid, folder: Path) -> None:
+    """Write the scores of a trained cell."""
     scores, stages = [], []
     for benchmark in grid.benchmarks:
         images = open_images(benchmark.images, limit=None if benchmark.question else grid.limit or None)

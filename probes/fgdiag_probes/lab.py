@@ -14,8 +14,9 @@ from fgdiag.errors import RunBusy, RunIncomplete
 from fgdiag.progress import say
 from fgdiag.store import locked, write_json
 from fgdiag_probes.asymmetry import DRAWS, Estimate, Swap, interaction, swaps
-from fgdiag_probes.cell import SCORES, STAGE_SCORES, measure
+from fgdiag_probes.cell import EFFORT, SCORES, STAGE_SCORES, measure
 from fgdiag_probes.claims import Claim, claims
+from fgdiag_probes.effort import read_effort
 from fgdiag_probes.grid import FACTORS, Cell, Grid
 
 KEYS = [*FACTORS, "seed"]
@@ -31,10 +32,13 @@ class Ablation:
     ----------
     scores, stages
         As `fgdiag_probes.asymmetry.swaps` takes them.
+    efforts
+        One row a cell: minutes of training and of measuring, and the most memory held, in GiB.
     """
 
     scores: pd.DataFrame
     stages: pd.DataFrame
+    efforts: pd.DataFrame
 
     @classmethod
     def read(cls, grid: Grid, out: str | Path) -> Self:
@@ -50,7 +54,8 @@ class Ablation:
             )
             for name in (SCORES, STAGE_SCORES)
         )
-        return cls(scores, stages)
+        efforts = pd.DataFrame([{"cell": cell.name, **_effort(folder)} for cell, folder in done])
+        return cls(scores, stages, efforts)
 
     @cached_property
     def swaps(self) -> list[Swap]:
@@ -90,6 +95,7 @@ class Ablation:
         """Cells, swaps, claims and the correlation."""
         return {
             "cells": self.frame().to_dict("records"),
+            "efforts": self.efforts.to_dict("records"),
             "swaps": [swap.json() for swap in self.swaps],
             "claims": [
                 {"claim": one.claim, "swap": _name(one.swap), "ruling": one.ruling, "reason": one.reason}
@@ -134,6 +140,12 @@ def ablate(grid: Grid, out: str | Path, *, device: str = "auto") -> Ablation:
 def todo(grid: Grid, out: str | Path) -> Sequence[Cell]:
     """Cells that are not measured yet."""
     return [cell for cell in grid.cells if not (_folder(Path(out), cell) / SCORES).exists()]
+
+
+def _effort(folder: Path) -> dict[str, float]:
+    noted = read_effort(folder / EFFORT)
+    minutes = {f"{work}, minutes": found["minutes"] for work, found in noted.items()}
+    return minutes | {"memory, GiB": max((found["GiB"] for found in noted.values()), default=0.0)}
 
 
 def _folder(out: Path, cell: Cell) -> Path:

@@ -50,6 +50,9 @@ def test_a_grid_is_trained_measured_and_ruled_on(grid: Path, tmp_path: Path):
     assert ended.code == 0, ended.err
     found = ended.json()
     assert len(found["cells"]) == 2
+    for effort in found["efforts"]:
+        assert effort["training, minutes"] > 0
+        assert effort["measuring, minutes"] > 0
     assert {"colours, all names", "colours, five names", "kinds, all names", "asked, all names"} < set(
         found["cells"][0]
     )
@@ -64,6 +67,7 @@ def test_a_grid_is_trained_measured_and_ruled_on(grid: Path, tmp_path: Path):
     assert again.code == 0
     assert "training" not in again.err
     assert "A better vision encoder lifts fine-grained scores out of proportion." in again.out
+    assert "What each cell took" in again.out
     assert "0 of 2 cells to do" in type_in("ablate", str(grid), "-o", str(out), "--dry-run").out
 
 

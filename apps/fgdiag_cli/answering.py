@@ -157,10 +157,11 @@ def answer(
         )
 
     from fgdiag_probes.naming import read_synonyms
+    from fgdiag_probes.said_folds import choice_folds, text_folds
 
     from fgdiag.reopening import open_run, reopen_images, reopen_model
     from fgdiag_cli import diagnose as steps
-    from fgdiag_cli.screen import print_json
+    from fgdiag_cli.screen import print_folds, print_json
     from fgdiag_cli.tables import print_answers
 
     recorded, ways = open_run(run), options.names(ask)
@@ -182,11 +183,11 @@ def answer(
         if "choice" in ways:
             picked = choose(model, options=choices, distractors=distractors, **how)
             found["choice"] = picked.json()
-            show(picked, print_choices)
+            show(picked, lambda found: print_folds(choice_folds(found)))
         if "text" in ways:
             said = speak(model, synonyms=known, **how)
             found["text"] = said.json()
-            show(said, print_free_text)
+            show(said, lambda found: print_folds(text_folds(found)))
     if as_json:
         print_json(found)
 
@@ -248,98 +249,3 @@ def speak(model: Reopened, **how: Any) -> "FreeText":
 
     seed = model.run.manifest["seed"]
     return free_text(model.run, model, model, seed=seed, **({"sample": SAMPLE} | how))  # pyright: ignore[reportArgumentType]
-
-
-def print_choices(found: "MultipleChoice") -> None:
-    """Print how often the right option is chosen, and how places sway the choice."""
-    from fgdiag_probes.multiple_choice import BY_WORDS
-    from fgdiag_probes.style import LEVEL_WORDS, percent
-
-    from fgdiag_cli.screen import print_table
-
-    rows = [
-        [
-            LEVEL_WORDS[row["level"]],
-            BY_WORDS[row["by"]],
-            _with_interval(row),
-            percent(row["chance"]),
-            _points(row["between_orders"]),
-            _points(row["between_wordings"]),
-        ]
-        for row in found.frame().to_dict("records")
-    ]
-    print_table(
-        f"The right option is chosen, of {_asked(found)}; wrong options: {found.distractors}",
-        ["level", "read from", "right", "chance", "sd of orders", "sd of wordings"],
-        rows,
-    )
-    places = [
-        [
-            LEVEL_WORDS[row["level"]],
-            BY_WORDS[row["by"]],
-            row["position"],
-            percent(row["chosen"]),
-            "" if row["prior"] != row["prior"] else percent(row["prior"]),
-            f"{row['difference']:+.0f}{' *' if row['p_value'] < 0.05 else ''}",
-        ]
-        for row in found.positions().to_dict("records")
-    ]
-    print_table(
-        "Places: how often each is chosen, the mean probability of its letter, and how much more is right where the "
-        "right option stands there (points; * significant)",
-        ["level", "read from", "place", "chosen", "letter", "more right"],
-        places,
-    )
-
-
-def print_free_text(found: "FreeText") -> None:
-    """Print how often the class is named, and how exact the answers are."""
-    from fgdiag_probes.free_text import BY_WORDS, GRAIN_WORDS
-    from fgdiag_probes.style import LEVEL_WORDS, percent
-
-    from fgdiag_cli.screen import print_table
-
-    rows = [
-        [
-            LEVEL_WORDS[row["level"]],
-            BY_WORDS[row["by"]],
-            _with_interval(row),
-            _points(row["between_wordings"]),
-            str(row["false_positives"]) if row["by"] == "substring" else "",
-            str(row["false_negatives"]) if row["by"] == "substring" else "",
-        ]
-        for row in found.frame().to_dict("records")
-    ]
-    print_table(
-        f"The class is named in free text, of {_asked(found)}",
-        ["level", "matched by", "right", "sd of wordings", "wrongly counted", "wrongly missed"],
-        rows,
-    )
-    print_table(
-        "How exact the answers are",
-        ["asked for", *GRAIN_WORDS.values()],
-        [
-            [LEVEL_WORDS[row["level"]], *(percent(row[grain]) for grain in GRAIN_WORDS)]
-            for row in found.grain().to_dict("records")
-        ],
-    )
-
-
-def _asked(found: Any) -> str:
-    count = found.table["row"].nunique()
-    whole = f"{count} test images"
-    return (
-        whole
-        if count == found.tested
-        else f"{count} of {found.tested} test images, drawn evenly over classes"
-    )
-
-
-def _with_interval(row: dict[Any, Any]) -> str:
-    from fgdiag_probes.style import percent
-
-    return f"{percent(row['accuracy'])} ({100 * row['low']:.0f}-{100 * row['high']:.0f})"
-
-
-def _points(spread: float) -> str:
-    return "" if spread != spread else f"{100 * spread:.1f}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgdiag_probes import Answers, answer, loss_budget, probe_layers
+from fgdiag_probes.baselines import compare_baselines
 from fgdiag_probes.evidence import gather
 
 from fgdiag.duplicates import NearDuplicates, near_duplicates
@@ -99,6 +100,7 @@ def diagnose(request: Request) -> Diagnosis:
         curves, evidence = probe(run)
         ask(run, lambda: request.vlm, lambda: request.images)
         _ask_in_words(Reopened(run, lambda: request.vlm, lambda: request.images))
+        _read_without_llm(run)
         budget = loss_budget(run, seed=run.manifest["seed"])
         return Diagnosis(run.path, write_report(run, curves, evidence, budget), budget.verdict)
 
@@ -110,6 +112,12 @@ def _ask_in_words(model: Reopened) -> None:
         choose(model)  # fifteen questions an image would take a processor minutes
     if not run.result_path("free_text.json").exists():
         speak(model)
+
+
+def _read_without_llm(run: Run) -> None:
+    """Compare with the VLM's own encoder and the pixels, unless these were not recorded."""
+    if {"pixels", "vision"} & {str(site) for site in run.sites}:
+        compare_baselines(run, seed=run.manifest["seed"])
 
 
 def record(request: Request) -> Run:

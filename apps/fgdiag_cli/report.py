@@ -14,6 +14,7 @@ from fgdiag_probes.closer_look import folds
 from fgdiag_probes.confusion_matrix import confusion_matrix, side_by_side
 from fgdiag_probes.depths import sites_of
 from fgdiag_probes.linear import fits_in_words
+from fgdiag_probes.said_folds import said_folds
 from fgdiag_probes.separability import PICKED_NOTE, pair_curves
 from fgdiag_probes.similarity import class_order
 from fgdiag_probes.stability import deal_anew
@@ -91,7 +92,7 @@ def write_report(run: "Run", curves: "LayerCurves", evidence: "Evidence", budget
         finest=LEVEL_WORDS[curves.labels.levels[0]],
         budget=_spec(budget.figure()),
         drops=_drops(budget),
-        folds=folds(curves, evidence, stability, _answers(run)),
+        folds=[*folds(curves, evidence, stability, _answers(run)), *said_folds(run)],
         confusion=_spec(pairs.figure(), height=None) if len(pairs.table) else None,
         pairs=_pairs(run, pairs),
         ranked_by=pairs.ranked_by,

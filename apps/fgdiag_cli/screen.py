@@ -11,6 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from fgdiag_probes.fold import Fold
 
 UNCUT = 100_000
 """Columns; wider than any table."""
@@ -63,5 +64,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console.print(table, markup=False)
 
 
+def print_folds(folds: "Iterable[Fold]") -> None:
+    """Print tables that the report folds out; what heads their rows there is a column here."""
+    for fold in folds:
+        levelled = any(fold.rows)
+        rows = [[level, *row] if levelled else row for level, found in fold.rows.items() for row in found]
+        print_table(
+            f"{fold.title}\n{fold.sentence}", ["level", *fold.heads] if levelled else fold.heads, rows
+        )
+
+
 def _is_number(value: Any) -> bool:
-    return str(value)[:1].isdigit() or value == "" or str(value).startswith("-")
+    return str(value)[:1].isdigit() or value == "" or str(value).startswith(("-", "+", "\N{MINUS SIGN}"))

@@ -80,8 +80,9 @@ def answer(
     as_json: bool,
 ) -> None:
     """Do what `fgdiag answer --endpoint` does; `how` as of `multiple_choice`."""
-    from fgdiag_cli.answering import print_choices, print_free_text
-    from fgdiag_cli.screen import print_json
+    from fgdiag_probes.said_folds import choice_folds, text_folds
+
+    from fgdiag_cli.screen import print_folds, print_json
 
     ways = tuple(way for way in ways if way != "likelihood")
     if not ways:
@@ -96,9 +97,9 @@ def answer(
     if as_json:
         results = {way: result.json() for way, result in found.items()}
         return print_json({**results, "spent": spent.json(served.prices)})
-    for way, show in (("choice", print_choices), ("text", print_free_text)):
+    for way, folds in (("choice", choice_folds), ("text", text_folds)):
         if way in found:
-            show(found[way])
+            print_folds(folds(found[way]))
     print(spent.words(served.prices))
 
 

@@ -15,8 +15,10 @@ from fgdiag_probes.bottleneck import LossBudget
 from fgdiag_probes.controls import Control
 from fgdiag_probes.curves import LayerCurves, Place, key_of
 from fgdiag_probes.evidence import Evidence
+from fgdiag_probes.fold import Fold
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.reading import Reading, Readings
+from fgdiag_probes.said_folds import said_folds
 from fgdiag_probes.separability import PairCurves
 from fgdiag_probes.stability import Stability
 
@@ -146,6 +148,11 @@ class Results:
     def answered(self) -> Answers | None:
         """The model's answers, by the likelihood of names; None where it has not been asked."""
         return Answers(self.answer_table) if self.has("answers") else None
+
+    @cached_property
+    def said_folds(self) -> list[Fold]:
+        """Tables of choices, texts and baselines, of which there may be none."""
+        return said_folds(self.run)
 
     @cached_property
     def near_duplicates(self) -> pd.DataFrame | None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -50,14 +50,17 @@ class Baselines:
         one, they are those of images. `reference`: see `table`.
     labels
         Who was trained and tested.
-    found
-        What each baseline said of every test image.
     """
 
     table: pd.DataFrame
     gaps: pd.DataFrame
     labels: Labels
-    found: tuple[Baseline, ...]
+
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        """Read back what `compare_baselines` kept; `RunIncomplete` where nothing was compared."""
+        labels = Labels.of(run, seed=run.manifest["seed"])
+        return cls(run.read_table("baselines"), run.read_table("baseline_gaps"), labels)
 
     def frame(self) -> pd.DataFrame:
         """Return the accuracies and gaps over all test images; see `table`."""
@@ -158,7 +161,7 @@ def compare_baselines(
     gaps = pd.concat(
         [_gaps_by_class(level, found, answers, labels) for level in labels.levels], ignore_index=True
     )
-    baselines = Baselines(table, gaps, labels, tuple(found))
+    baselines = Baselines(table, gaps, labels)
     run.write_table("baselines", table)
     run.write_table("baseline_gaps", gaps)
     run.write_json("baselines", baselines.json())

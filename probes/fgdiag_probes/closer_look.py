@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fgdiag.sites import ATTENTION
 from fgdiag_probes.few_images import SHOTS
+from fgdiag_probes.fold import Fold
 from fgdiag_probes.style import LEVEL_WORDS, minus, percent
 
 if TYPE_CHECKING:
@@ -27,30 +27,6 @@ DEPTH_WORDS = {
 }
 READERS = ("linear", "network", "nearest", "matched")
 """Columns of `Evidence.readers`."""
-"""Images a class."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A table to fold out.
-
-    Attributes
-    ----------
-    title, sentence
-        What it shows, in some words and in a sentence.
-    heads
-        Names of the columns.
-    words
-        How many columns hold words; those after them hold numbers.
-    rows
-        Cells by the heading above them; a heading may be empty.
-    """
-
-    title: str
-    sentence: str
-    heads: tuple[str, ...]
-    words: int
-    rows: dict[str, list[list[str]]]
 
 
 def folds(

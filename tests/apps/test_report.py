@@ -18,6 +18,10 @@ FOLDS = (
     "Other deals of the images",
     "What the projector keeps",
     "The model's answers, without the image and corrected for it",
+    "Free text",
+    "Free text: how exact the answers are",
+    "Image-only baselines",
+    "Where the model stays furthest behind an image-only baseline",
 )
 
 

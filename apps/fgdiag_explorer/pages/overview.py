@@ -161,7 +161,7 @@ def _data(results: Results) -> Component:
 def _closer_look(results: Results) -> Component:
     try:
         answers = results.answered
-        found = folds(results.curves, results.evidence, results.stability, answers)
+        found = [*folds(results.curves, results.evidence, results.stability, answers), *results.said_folds]
     except NotMade as error:
         return parts.section("A closer look", html.P([str(error)], className="lead"))
     shown = [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fgdiag.anatomy import SiteSpec
 from fgdiag.errors import SiteNeverRan
@@ -255,6 +256,16 @@ def what_enters(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
 
 def _what_leaves(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
+
+
+def changing_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Hang a hook that changes the hidden states or the logits that a module gives."""
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        new = change(_what_leaves(output))
+        return new if isinstance(output, Tensor) else (new, *output[1:])
+
+    return module.register_forward_hook(hook)
 
 
 def _selected_states(config: Any, output: Any) -> Tensor:

@@ -18,7 +18,7 @@ from fgdiag_probes.answered import read_answers
 from fgdiag_probes.baseline_figures import draw_accuracies, draw_gaps
 from fgdiag_probes.depths import comparable
 from fgdiag_probes.image_only import Baseline, best_reference, read_baselines
-from fgdiag_probes.intervals import clustered_means, holm
+from fgdiag_probes.intervals import accuracies, clustered_means, holm
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.reading import Readings
 from fgdiag_probes.zero_shot import embed_names
@@ -174,7 +174,7 @@ def _scores(level: Level, found: list[Baseline], answers: Readings | None, label
     readings = [one.readings[level] for one in found]
     correct = np.stack([one.correct(labels, level)[asked] for one in readings])
     table = _named(found, level).assign(
-        **_accuracy(correct, clusters),
+        **accuracies(correct, clusters),
         bits=[one.bits[asked].mean() for one in readings],
         chance=labels.chance[level][0],
         images=int(asked.sum()),
@@ -191,7 +191,7 @@ def _scores(level: Level, found: list[Baseline], answers: Readings | None, label
         "readout": "answer",
         "method": "likelihood",
         "reference": False,
-        **_accuracy(answered[None], clusters),
+        **accuracies(answered[None], clusters),
         "bits": answers[level].bits[asked].mean(),
         "chance": labels.chance[level][0],
         "images": int(asked.sum()),
@@ -212,15 +212,6 @@ def _named(found: list[Baseline], level: Level) -> pd.DataFrame:
             "reference": [one.readings[level] is best for one in found],
         }
     )
-
-
-def _accuracy(correct: np.ndarray, clusters: np.ndarray) -> dict[str, np.ndarray]:
-    accuracy = clustered_means(correct, clusters, step=1.0)
-    return {
-        "accuracy": accuracy.mean,
-        "low": accuracy.low.clip(0, 1),
-        "high": accuracy.high.clip(0, 1),
-    }
 
 
 def _gaps_by_class(

@@ -23,7 +23,7 @@ from fgdiag_probes.comparable import Side, common_tests, refuse_unlike, short_na
 from fgdiag_probes.compare_figures import draw_depths, draw_differences, draw_relative_curves
 from fgdiag_probes.depths import LOSING_STAGE, Depth, comparable, depth_at, sites_of
 from fgdiag_probes.drops import SIGNIFICANT
-from fgdiag_probes.intervals import clustered_means, holm
+from fgdiag_probes.intervals import accuracies, clustered_means, holm
 from fgdiag_probes.labels import Level
 
 AT_VISION, AT_NORM = -0.12, 1.08
@@ -267,9 +267,8 @@ class _At:
                 }
 
     def _scores(self, correct: np.ndarray) -> pd.DataFrame:
-        found = clustered_means(correct, self.clusters, step=1.0)
-        ends = {"low": found.low.clip(0, 1), "high": found.high.clip(0, 1)}
-        return pd.DataFrame({"level": self.level, "accuracy": found.mean, **ends, "images": correct.shape[1]})
+        shares = accuracies(correct, self.clusters)
+        return pd.DataFrame({"level": self.level, **shares, "images": correct.shape[1]})
 
 
 def _depths(side: Side, level: Level, answered: bool) -> dict[str, Depth]:

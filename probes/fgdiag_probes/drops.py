@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fgdiag_probes.depths import LOSING_STAGE, Depth
-from fgdiag_probes.intervals import Estimates, clustered_means, holm
+from fgdiag_probes.intervals import Estimates, accuracies, clustered_means, holm
 from fgdiag_probes.labels import Labels, Level
 
 SIGNIFICANT = 0.05
@@ -96,7 +96,6 @@ def scores_at(
     chance, chance_bits = labels.chance[level]
     pixels = correct[0] if chain[0].name == "pixels" else np.full(correct.shape[1], chance)
     rival = pixels if pixels.mean() > chance else np.full(correct.shape[1], chance)
-    accuracy = clustered_means(correct, clusters, step=1.0)
     above_chance = clustered_means(correct - chance, clusters, step=1.0)
     above_pixels = clustered_means(correct - pixels, clusters, step=1.0)
     gain = clustered_means(correct - rival, clusters, step=1.0)
@@ -106,9 +105,7 @@ def scores_at(
             "depth": [depth.name for depth in chain],
             "site": [depth.site for depth in chain],
             "readout": [depth.readout for depth in chain],
-            "accuracy": accuracy.mean,
-            "low": accuracy.low.clip(0, 1),
-            "high": accuracy.high.clip(0, 1),
+            **accuracies(correct, clusters),
             "bits": [depth.reading.bits[asked].mean() for depth in chain],
             "chance": chance,
             "chance_bits": chance_bits,

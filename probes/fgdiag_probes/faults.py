@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, one_hot
 from torch.utils.hooks import RemovableHandle
 
+from fgdiag.hooks import changing_output
 from fgdiag.sites import Site
 from fgdiag.store import Run
 from fgdiag_probes.likelihood import answer_ids
-from fgdiag_probes.planting import CannotPlant, Change, Fault, block_of, changing_output
+from fgdiag_probes.planting import CannotPlant, Change, Fault, block_of
 from fgdiag_probes.verdict import Stage
 
 if TYPE_CHECKING:

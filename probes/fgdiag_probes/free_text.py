@@ -12,7 +12,7 @@ from fgdiag.prompts import spoken
 from fgdiag.store import Run
 from fgdiag_probes.asking import Reply, Respondent
 from fgdiag_probes.free_questions import free_questions
-from fgdiag_probes.intervals import clustered_means
+from fgdiag_probes.intervals import accuracies
 from fgdiag_probes.kept_replies import replies_of
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.naming import ClassNames, Named, Synonyms, refuses
@@ -160,15 +160,13 @@ class FreeText:
     def _row(self, level: Level, by: By) -> dict[str, Any]:
         rows, values = self._at(level), self.per_image(level, by)
         clusters = rows.drop_duplicates("row").set_index("row")["fine"].reindex(values.index).to_numpy(str)
-        estimate = clustered_means(values.to_numpy()[None], clusters, step=1.0)
+        shares = accuracies(values.to_numpy()[None], clusters)
         wordings = [np.mean(rows.query("wording == @one")[by]) for one in np.unique(rows["wording"])]
         one, other = (rows[rule].to_numpy(bool) for rule in (by, "substring" if by == "words" else "words"))
         return {
             "level": level,
             "by": by,
-            "accuracy": estimate.mean[0],
-            "low": estimate.low[0].clip(0, 1),
-            "high": estimate.high[0].clip(0, 1),
+            **{name: share[0] for name, share in shares.items()},
             "images": len(values),
             "between_wordings": float(np.std(wordings, ddof=1)) if len(wordings) > 1 else np.nan,
             "false_positives": int((one & ~other).sum()),

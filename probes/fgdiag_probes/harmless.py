@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fgdiag.errors import SiteNotFound
+from fgdiag.hooks import changing_output
 from fgdiag.sites import Site
-from fgdiag_probes.planting import Change, Fault, block_of, changing_output
+from fgdiag_probes.planting import Change, Fault, block_of
 from fgdiag_probes.verdict import Stage
 
 if TYPE_CHECKING:

@@ -90,6 +90,20 @@ def clustered_means(values: np.ndarray, clusters: np.ndarray, *, step: float | N
     return Estimates(mean, low, high, 2 * student.sf(to_zero, errors.freedom))
 
 
+def accuracies(correct: np.ndarray, clusters: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns `accuracy`, `low` and `high` for a table: shares of images named right, with intervals inside [0, 1].
+
+    Parameters
+    ----------
+    correct
+        (readers, images) 1 where right, 0 where not; shares between the two where an image was asked about often.
+    clusters
+        (images,) class of each image.
+    """
+    found = clustered_means(correct, clusters, step=1.0)
+    return {"accuracy": found.mean, "low": found.low.clip(0, 1), "high": found.high.clip(0, 1)}
+
+
 def _errors(deviations: np.ndarray, sizes: np.ndarray, step: float) -> _Errors:
     """Take the sums of deviations of the classes for independent draws around zero.
 

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from fgdiag.store import Run
 from fgdiag_probes.asking import Reply, Respondent
 from fgdiag_probes.choices import OPTIONS, choice_questions, chosen_in
-from fgdiag_probes.intervals import Estimates, clustered_means, holm
+from fgdiag_probes.intervals import Estimates, accuracies, clustered_means, holm
 from fgdiag_probes.kept_replies import replies_of
 from fgdiag_probes.labels import Labels, Level
 from fgdiag_probes.miners import Distractors, Miner
@@ -165,13 +165,11 @@ class MultipleChoice:
 
     def _row(self, level: Level, by: By) -> dict[str, Any]:
         rows, values = self._at(level), self.per_image(level, by)
-        estimate = clustered_means(values.to_numpy()[None], self._clusters(values), step=1.0)
+        shares = accuracies(values.to_numpy()[None], self._clusters(values))
         return {
             "level": level,
             "by": by,
-            "accuracy": estimate.mean[0],
-            "low": estimate.low[0].clip(0, 1),
-            "high": estimate.high[0].clip(0, 1),
+            **{name: share[0] for name, share in shares.items()},
             "chance": float(np.mean(1 / _sizes(rows))),
             "images": len(values),
             "between_wordings": _spread(rows, by, "wording"),

@@ -7,7 +7,7 @@ later, so it records the change at the planted site and behind it, never before.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -71,15 +71,6 @@ class Fault(ABC):
     @abstractmethod
     def _hang(self, vlm: "VLM") -> Iterator[RemovableHandle]:
         """Hang the hooks, one after the other."""
-
-
-def changing_output(module: nn.Module, change: Change) -> RemovableHandle:
-    """Hang a hook that changes the hidden states or the logits that a module gives."""
-
-    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
-
-    return module.register_forward_hook(hook)
 
 
 def block_of(vlm: "VLM", site: str) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fgdiag.anatomy import SiteSpec
 from fgdiag.errors import SiteNotFound
-from fgdiag.hooks import what_enters
+from fgdiag.hooks import changing_output, what_enters
 from fgdiag_probes.targets import Target
 
 if TYPE_CHECKING:
@@ -188,13 +188,10 @@ def hooked(module: nn.Module, spec: SiteSpec, change: Callable[[Tensor], Tensor]
 
         return tuple(map(swap, args)), {name: swap(item) for name, item in kwargs.items()}
 
-    def leaves(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
-
     if spec.reads == "input":
         handle = module.register_forward_pre_hook(enters, with_kwargs=True)
     else:
-        handle = module.register_forward_hook(leaves)
+        handle = changing_output(module, change)
     try:
         yield
     finally:

@@ -71,6 +71,8 @@ def _print(found: "Comparison") -> None:
         print(f"note: {note}")
     for level in found.levels:
         _print_depths(found, level)
+    if len(found.words):
+        _print_words(found)
     _print_agreement(found)
 
 
@@ -102,6 +104,33 @@ def _print_depths(found: "Comparison", level: str) -> None:
         "differences in points; 95 % intervals, significance Holm-corrected over depths",
         heads,
         list(cells.values()),
+    )
+
+
+def _print_words(found: "Comparison") -> None:
+    from fgdiag_probes.style import LEVEL_WORDS, minus, percent
+
+    from fgdiag_cli.screen import print_table
+
+    rows = [
+        [
+            LEVEL_WORDS[row["level"]],
+            row["way"],
+            row["run"],
+            percent(row["accuracy_first"]),
+            percent(row["accuracy"]),
+            minus(f"{row['difference']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})"),
+            row["outcome"],
+            row["images"],
+        ]
+        for row in found.words.to_dict("records")
+    ]
+    first = found.runs["run"].iloc[0]
+    print_table(
+        f"In words, where both were asked the same: points more than {first}, paired; significance "
+        "Holm-corrected over levels and ways",
+        ["level", "asked by", "run", first, "right", "difference", "", "images"],
+        rows,
     )
 
 

@@ -218,6 +218,15 @@ def common_tests(sides: Sequence[Side]) -> pd.Index:
     return found
 
 
+def outcome(row: Mapping[Any, Any]) -> str:
+    """How a run compares with the first, in a word or two, by the `difference` and whether it is `significant`."""
+    if not row["differing"]:
+        return "no difference"
+    if not row["significant"]:
+        return "within luck"
+    return "higher" if row["difference"] > 0 else "lower"
+
+
 def _part(site: Site, blocks: int) -> str:
     if site.part != "llm":
         return site.part

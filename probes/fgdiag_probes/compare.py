@@ -19,8 +19,9 @@ from fgdiag.errors import NotComparable
 from fgdiag.sites import Site
 from fgdiag.store import Run
 from fgdiag_probes.agreement import agreement
-from fgdiag_probes.comparable import Side, common_tests, refuse_unlike, short_names, what_differs
+from fgdiag_probes.comparable import Side, common_tests, outcome, refuse_unlike, short_names, what_differs
 from fgdiag_probes.compare_figures import draw_depths, draw_differences, draw_relative_curves
+from fgdiag_probes.compare_words import differences_in_words
 from fgdiag_probes.depths import LOSING_STAGE, Depth, comparable, depth_at, sites_of
 from fgdiag_probes.drops import SIGNIFICANT
 from fgdiag_probes.intervals import accuracies, clustered_means, holm
@@ -55,6 +56,8 @@ class Comparison:
         many of the `images` only one of the two is right, and the `outcome` in a word or two.
     agreement
         One row a level, pair of runs and depth that speaks for them; see `fgdiag_probes.agreement.agreement`.
+    words
+        Differences in what is chosen or said in words; see `fgdiag_probes.compare_words.differences_in_words`.
     notes
         What differs between the runs besides the model, a sentence each.
     images
@@ -66,6 +69,7 @@ class Comparison:
     depths: pd.DataFrame
     differences: pd.DataFrame
     agreement: pd.DataFrame
+    words: pd.DataFrame
     notes: tuple[str, ...]
     images: int
 
@@ -82,7 +86,7 @@ class Comparison:
         """Return everything as plain values."""
         tables = {
             name: json.loads(str(getattr(self, name).to_json(orient="records")))
-            for name in ("runs", "depths", "differences", "agreement", "curves")
+            for name in ("runs", "depths", "differences", "agreement", "words", "curves")
         }
         return {"images": self.images, "notes": list(self.notes), **tables}
 
@@ -145,6 +149,7 @@ def compare(sides: Sequence[Side]) -> Comparison:
         depths=pd.concat([at.depths() for at in levels], ignore_index=True),
         differences=pd.concat([at.differences() for at in levels], ignore_index=True),
         agreement=pd.DataFrame([row for at in levels for row in at.agreements()]),
+        words=differences_in_words(sides, ids),
         notes=notes,
         images=len(ids),
     )
@@ -250,7 +255,7 @@ class _At:
                     "images": len(self.truth),
                 }
             )
-            rows.append(table.assign(outcome=[_outcome(row) for row in table.to_dict("records")]))
+            rows.append(table.assign(outcome=[outcome(row) for row in table.to_dict("records")]))
         return pd.concat(rows)
 
     def agreements(self) -> Iterator[dict[str, Any]]:
@@ -277,14 +282,6 @@ def _depths(side: Side, level: Level, answered: bool) -> dict[str, Depth]:
     if answered and side.answers is not None:
         found["answer"] = Depth("answer", "answer", "likelihood", side.answers[level])
     return found
-
-
-def _outcome(row: dict[Any, Any]) -> str:
-    if not row["differing"]:
-        return "no difference"
-    if not row["significant"]:
-        return "within luck"
-    return "higher" if row["difference"] > 0 else "lower"
 
 
 def _facts(side: Side) -> dict[str, Any]:

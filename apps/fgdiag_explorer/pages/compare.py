@@ -74,6 +74,7 @@ def body(results: Results, choices: Choices, library: Library) -> list[Component
         html.Div([above, along], className="two"),
         html.Div(apart, className="below"),
         html.Div(_differences(found, level), className="below"),
+        *_words(found, level),
         html.Div(_agreement(found, level, _address("agreement", results, names)), className="below"),
         html.Div(_scores(found, level, _address("compare", results, names)), className="below"),
     ]
@@ -170,6 +171,27 @@ def _differences(found: Comparison, level: Level) -> Component:
     heads = ["depth", "outcome", "points", "95 % interval", "p (Holm)", "images on which one is right"]
     title = f"Paired differences: {LEVEL_WORDS[level]}"
     return _card_of(title, parts.plain_table(heads, rows, 2, title))
+
+
+def _words(found: Comparison, level: Level) -> list[Component]:
+    """What is chosen and said in words, where both runs were asked the same."""
+    asked = found.words.loc[found.words["level"] == level].to_dict("records")
+    if not asked:
+        return []
+    first, rows = found.runs["run"].iloc[0], {}
+    for row in asked:
+        cells = [
+            row["way"],
+            row["outcome"],
+            *(percent(row[name]) for name in ("accuracy_first", "accuracy")),
+            minus(f"{row['difference']:+.1f}"),
+            minus(f"{row['low']:+.1f} to {row['high']:+.1f}"),
+            f"{row['images']}",
+        ]
+        rows.setdefault(f"{row['run']} {minus('-')} {first}", []).append(cells)
+    heads = ["asked by", "outcome", first, "the other", "points", "95 % interval", "images"]
+    title = f"In words, where both were asked the same: {LEVEL_WORDS[level]}"
+    return [html.Div(_card_of(title, parts.plain_table(heads, rows, 2, title)), className="below")]
 
 
 def _agreement(found: Comparison, level: Level, csv: str) -> Component:

@@ -55,6 +55,8 @@ def ablate(
     if figure:
         write_figures(figure, gains_figure(found.swaps), stages_figure(found.swaps))
     print_json(found.json()) if as_json else print_ablation(found)
+    if found.failed:
+        raise typer.Exit(1)
 
 
 def _print_plan(grid: "Grid", out: Path) -> None:
@@ -116,12 +118,19 @@ def print_ablation(found: "Ablation") -> None:
         ["swap", *stages],
         rows,
     )
+    left_out = dict.fromkeys(name for swap in found.swaps for name in swap.at_chance)
+    if left_out:
+        print(f"Too near chance in some cell to count in logits: {'; '.join(left_out)}.")
     for one in found.claims:
         print(f"{one.claim} {name_of(one.swap)}: {one.ruling}; {one.reason}.")
     print(f"Correlation of fine and general scores over cells: {_with_interval(found.correlation(), 2)}.")
     efforts = found.efforts
     rows = [[f"{v:.1f}" if isinstance(v, float) else v for v in row] for row in efforts.to_numpy(object)]
     print_table("What each cell took", list(efforts), rows)
+    if len(cells) < found.planned:
+        print(f"{len(cells)} of {found.planned} cells are measured; what is said above is of these alone.")
+    for name, reason in found.failed.items():
+        print(f"{name} cannot be done: {reason}")
 
 
 def _points(estimate: "Estimate") -> str:

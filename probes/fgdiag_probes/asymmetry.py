@@ -8,9 +8,12 @@ logit scale on which chance is taken off, because from 50 to 60 % is another ste
 luck than where one in two is. Its interval comes from a bootstrap over the classes of each benchmark and over the
 pairs of cells, which differ in the other parts and in the seed. The ratio of two gains has Fieller's interval (1954),
 which has no ends where the general gain may be zero.
+
+A measure on which a cell does hardly better than by luck has no place on the logit scale: one right answer more or less
+would move it by a logit. It counts in points only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -24,6 +27,8 @@ from fgdiag_probes.grid import FACTORS
 GROUPS = ("fine", "general")
 DRAWS = 2000
 CONFIDENCE = 0.95
+CLEAR = 3.0
+"""Standard errors by which every cell must be above chance on a measure that counts in logits."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Swap:
         Fine gain by general gain, in logits; its interval is NaN where the general gain may be zero (`undefined`).
     stages
         Points of accuracy that the swap adds to what is lost at each stage (below zero: less is lost), by stage.
+    at_chance
+        Measures that do not count in logits, as a cell is hardly above chance on them.
     """
 
     factor: str
@@ -77,16 +84,23 @@ class Swap:
     logits: Mapping[str, Estimate]
     ratio: Estimate
     stages: Mapping[str, Estimate]
+    at_chance: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """All of it, as plain values."""
         found: dict[str, Any] = {name: getattr(self, name) for name in ("factor", "before", "after", "pairs")}
         for name in ("points", "logits", "stages"):
             found[name] = {key: one.json() for key, one in getattr(self, name).items()}
-        return found | {"ratio": self.ratio.json()}
+        return found | {"ratio": self.ratio.json(), "at_chance": list(self.at_chance)}
 
 
-def swaps(scores: pd.DataFrame, stages: pd.DataFrame, *, seed: int = 0) -> list[Swap]:
+Levels = Mapping[str, Sequence[str]]
+"""Of every factor, from the weaker to the stronger."""
+
+
+def swaps(
+    scores: pd.DataFrame, stages: pd.DataFrame, levels: Levels | None = None, *, seed: int = 0
+) -> list[Swap]:
     """Compare every two levels of every factor.
 
     Parameters
@@ -97,26 +111,32 @@ def swaps(scores: pd.DataFrame, stages: pd.DataFrame, *, seed: int = 0) -> list[
     stages
         One row a cell and image of a fine benchmark: the cell's columns, `benchmark`, `cluster`, and for each stage
         whether the best readout at its end is right.
+    levels
+        Of every factor, from the weaker to the stronger; by default in the order in which they are met.
     seed
         Of the bootstrap.
     """
     found = []
-    for factor in FACTORS:
-        levels = list(dict.fromkeys(scores[factor]))
-        for before, after in combinations(levels, 2):
+    for factor, names in (levels or _met(scores)).items():
+        for before, after in combinations(names, 2):
             pairs = _pairs(scores, factor, before, after)
             if pairs:
                 found.append(_swap(scores, stages, factor, before, after, pairs, seed))
     return found
 
 
-def interaction(scores: pd.DataFrame, *, seed: int = 0) -> dict[str, Estimate]:
+def _met(scores: pd.DataFrame) -> Levels:
+    return {factor: [str(name) for name in dict.fromkeys(scores[factor])] for factor in FACTORS}
+
+
+def interaction(scores: pd.DataFrame, levels: Levels | None = None, *, seed: int = 0) -> dict[str, Estimate]:
     """How much more the swap of the encoder gains with the last LLM of the grid than with the first, in points.
 
     By group, and under `difference` fine less general; nothing where the grid has one encoder or one LLM. The encoders
     are the first and the last one.
     """
-    encoders, llms = (list(dict.fromkeys(scores[factor])) for factor in ("encoder", "llm"))
+    ordered = levels or _met(scores)
+    encoders, llms = ordered["encoder"], ordered["llm"]
     if min(len(encoders), len(llms)) < 2:
         return {}
     pairs = _pairs(scores, "encoder", encoders[0], encoders[-1])
@@ -157,13 +177,18 @@ def _swap(
         for scale in ("points", "logits")
     )
     ratio = fieller(own["logits"], np.cov(drawn["logits"].T))
-    return Swap(factor, before, after, len(pairs), points, logits, ratio, _stage_changes(stages, pairs, seed))
+    stage_changes = _stage_changes(stages, pairs, seed)
+    return Swap(factor, before, after, len(pairs), points, logits, ratio, stage_changes, measures.at_chance)
 
 
 def _estimate(own: np.ndarray, drawn: np.ndarray, name: str) -> Estimate:
     """Of one group's gain, or of the fine one less the general one: percentile interval of the bootstrap."""
-    weights = {"fine": (1, 0), "general": (0, 1), "difference": (1, -1)}[name]
-    value, spread = float(own @ weights), drawn @ weights
+    of: Callable[[np.ndarray], Any] = {
+        "fine": lambda gains: gains[..., 0],
+        "general": lambda gains: gains[..., 1],
+        "difference": lambda gains: gains[..., 0] - gains[..., 1],
+    }[name]
+    value, spread = float(of(own)), of(drawn)
     return Estimate(value, *np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist())
 
 
@@ -181,6 +206,8 @@ class _Measures:
         Of each measure.
     group
         Of each measure, 0 fine and 1 general.
+    names
+        Of each measure.
     """
 
     hits: list[np.ndarray]
@@ -188,20 +215,25 @@ class _Measures:
     classes: list[tuple[str, ...]]
     chance: np.ndarray
     group: np.ndarray
+    names: list[str]
 
     @classmethod
     def of(cls, scores: pd.DataFrame, pairs: Sequence[tuple[tuple, tuple]]) -> "_Measures":
         cells = _by_cell(scores)
-        hits, sizes, known, chance, group = [], [], [], [], []
+        hits, sizes, known, chance, group, names = [], [], [], [], [], []
         for key, rows in scores.groupby(["group", "benchmark", "measure"], sort=False):
             name, at, what = np.asarray(key, object)
             classes = np.unique(np.asarray(rows["cluster"], str))
 
             def counted(
-                cell: tuple, at: str = at, what: str = what, classes: np.ndarray = classes
+                cell: tuple,
+                name: str = name,
+                at: str = at,
+                what: str = what,
+                classes: np.ndarray = classes,
             ) -> np.ndarray:
                 own = cells[cell]
-                own = own[(own["benchmark"] == at) & (own["measure"] == what)]
+                own = own[(own["group"] == name) & (own["benchmark"] == at) & (own["measure"] == what)]
                 codes = np.searchsorted(classes, own["cluster"].to_numpy(str))
                 right = np.bincount(codes, own["right"], len(classes))
                 return np.stack([right, np.bincount(codes, minlength=len(classes))])
@@ -212,7 +244,22 @@ class _Measures:
             known.append(tuple(classes))
             chance.append(rows["chance"].mean())
             group.append(GROUPS.index(str(name)))
-        return cls(hits, sizes, known, np.array(chance), np.array(group))
+            names.append(f"{at}, {what}")
+        return cls(hits, sizes, known, np.array(chance), np.array(group), names)
+
+    @property
+    def is_clear(self) -> np.ndarray:
+        """(measures,) bool, whether every cell is clearly above chance."""
+        found = []
+        for hits, sizes, chance in zip(self.hits, self.sizes, self.chance, strict=True):
+            by_luck = np.sqrt(chance * (1 - chance) / sizes.sum())
+            found.append((hits.sum(2) / sizes.sum() - chance > CLEAR * by_luck).all())
+        return np.array(found)
+
+    @property
+    def at_chance(self) -> tuple[str, ...]:
+        """Names of the measures that are not."""
+        return tuple(name for name, clear in zip(self.names, self.is_clear, strict=True) if not clear)
 
     def whole(self) -> dict[str, np.ndarray]:
         """(groups,) gains of every pair and every class counted once, by scale."""
@@ -249,12 +296,13 @@ class _Measures:
             scaled = logit_above_chance(right, images[:, None], chance)
             points.append(((accuracy[1] - accuracy[0]) * share).sum(1))
             logits.append(((scaled[1] - scaled[0]) * share).sum(1))
-        return {"points": self._by_group(points), "logits": self._by_group(logits)}
+        every = np.ones(len(self.group), bool)
+        return {"points": self._by_group(points, every), "logits": self._by_group(logits, self.is_clear)}
 
-    def _by_group(self, gains: Sequence[np.ndarray]) -> np.ndarray:
-        """(draws, groups) mean over the measures of a group; NaN where it has none."""
+    def _by_group(self, gains: Sequence[np.ndarray], counted: np.ndarray) -> np.ndarray:
+        """(draws, groups) mean over the measures of a group that are counted; NaN where it has none."""
         found = np.stack(gains, axis=1)
-        of_group = [found[:, self.group == k] for k in range(len(GROUPS))]
+        of_group = [found[:, (self.group == k) & counted] for k in range(len(GROUPS))]
         return np.stack(
             [own.mean(1) if own.size else np.full(len(found), np.nan) for own in of_group], axis=1
         )

@@ -1,7 +1,7 @@
 """One cell of a grid: its VLM assembled, trained and measured on every benchmark, each step resumable."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fgdiag.assemble import assemble, write_assembled
-from fgdiag.errors import ImagesNotUsable
+from fgdiag.errors import ImagesNotUsable, ImageUnreadable
 from fgdiag.extraction import extract
 from fgdiag.images import open_images
 from fgdiag.progress import say, track
@@ -27,6 +27,8 @@ from fgdiag_probes.grid import Benchmark, Cell, Grid
 from fgdiag_probes.likelihood import name_likelihood
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from fgdiag.image_set import ImageSet
     from fgdiag.vlm import VLM
 
@@ -36,7 +38,15 @@ IMAGES_A_PART = 64
 SCORES, STAGE_SCORES, EFFORT = "scores.parquet", "stages.parquet", "effort.json"
 
 
-def measure(cell: Cell, grid: Grid, folder: Path, features: Path, *, device: str = "auto") -> None:
+def measure(
+    cell: Cell,
+    grid: Grid,
+    digests: Mapping[str, str],
+    folder: Path,
+    features: Path,
+    *,
+    device: str = "auto",
+) -> None:
     """Build, train and measure a cell in `folder`; what is done already is not done again.
 
     Writes `scores.parquet`, a row for each benchmark, measure and test image: `right` (0 or 1), `chance`, and
@@ -44,12 +54,19 @@ def measure(cell: Cell, grid: Grid, folder: Path, features: Path, *, device: str
     at the end of each stage of the model and the answer name right on the images of each fine benchmark; and
     `effort.json`, what training and measuring took.
 
+    Parameters
+    ----------
+    digests
+        Of the images, see `Grid.digests`.
+    features
+        Folder of what frozen encoders put out, which cells share.
+
     Raises
     ------
     RunMismatch
-        The folder holds the same cell of another grid.
+        The folder holds the same cell of another grid, or of other images.
     """
-    same_settings(folder / "cell.json", grid.settings(cell), "a cell")
+    same_settings(folder / "cell.json", grid.settings(cell, digests), "a cell")
     if (folder / SCORES).exists():
         return
     with noted_effort(folder / EFFORT, "training"):
@@ -66,9 +83,10 @@ def _measure(vlm: "VLM", cell: Cell, grid: Grid, folder: Path) -> None:
         if benchmark.is_run:
             run = _run(vlm, images, folder / "runs" / benchmark.name)
             scores += [_all_names(run, benchmark), _five_names(run, benchmark, cell.seed)]
-            stages.append(_stages(run, benchmark))
+            if benchmark.group == "fine":
+                stages.append(_stages(run, benchmark))
         else:
-            scores.append(_asked(vlm, images, benchmark))
+            scores.append(_asked(vlm, images, benchmark, folder / "asked" / f"{benchmark.name}.parquet"))
     write_table(folder / STAGE_SCORES, pd.concat(stages, ignore_index=True))
     write_table(folder / SCORES, pd.concat(scores, ignore_index=True))
 
@@ -127,8 +145,10 @@ def _scores(run: Run) -> pd.DataFrame:
     return scores
 
 
-def _asked(vlm: "VLM", images: "ImageSet", benchmark: Benchmark) -> pd.DataFrame:
-    """The likeliest of all answers to the benchmark's question."""
+def _asked(vlm: "VLM", images: "ImageSet", benchmark: Benchmark, kept: Path) -> pd.DataFrame:
+    """The likeliest of all answers to the benchmark's question; kept, so that it is not asked again."""
+    if kept.exists():
+        return pd.read_parquet(kept)
     table = images.table
     rows = np.flatnonzero(((table["split"] == "test") & (table["status"] == "ok")).to_numpy())
     if not len(rows):
@@ -141,8 +161,29 @@ def _asked(vlm: "VLM", images: "ImageSet", benchmark: Benchmark) -> pd.DataFrame
     said = [spoken(name) for name in names]
     parts = np.array_split(rows, -(-len(rows) // IMAGES_A_PART))
     shown = track(parts, description=f"asking {benchmark.name}", total=len(rows), size=IMAGES_A_PART)
-    scores = [name_likelihood(vlm, [images.open(int(r)) for r in part], said, question) for part in shown]
-    return _rows(benchmark, "all names", table, rows, np.concatenate(scores), names)
+    opened, scores = [], []
+    for part in shown:
+        readable, pictures = _readable(images, part)
+        if pictures:
+            opened += readable
+            scores.append(name_likelihood(vlm, pictures, said, question))
+    if not opened:
+        raise ImagesNotUsable(f"No test image of {benchmark.images} can be read to measure {benchmark.name}.")
+    found = _rows(benchmark, "all names", table, opened, np.concatenate(scores), names)
+    kept.parent.mkdir(exist_ok=True)
+    write_table(kept, found)
+    return found
+
+
+def _readable(images: "ImageSet", rows: np.ndarray) -> tuple[list[int], list["Image"]]:
+    """Rows whose images can be decoded, and these images."""
+    opened: dict[int, Image] = {}
+    for row in rows.tolist():
+        try:
+            opened[row] = images.open(row)
+        except ImageUnreadable as error:
+            say(f"  left out: {error}")
+    return list(opened), list(opened.values())
 
 
 def _rows(

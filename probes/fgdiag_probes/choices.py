@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 OPTIONS = 5
 MOST_OPTIONS = len(ascii_uppercase)
-# "B", "(b).", "B) Barn Owl", "The answer is B"; but not the article of "A barn owl".
+# "B", "(b).", "B) Barn Owl", "**Answer:** B", "It is B"; but not the article of "A barn owl" or "It is a barn owl".
 _ALONE = re.compile(r"^\W*(?:option\s+)?([a-z])\s*(?:$|[.):,;*\n\]])", re.IGNORECASE)
 _LISTED = re.compile(r"^\W*([A-Z])\s*[.):]", re.MULTILINE)
-_STATED = re.compile(r"\b(?:answer|option|choice|letter)(?:\s+is)?\W+(?:option\s+)?([A-Z])\b(?!\s+[a-z])")
+_STATED = re.compile(
+    r"\b(?:(?i:answer|option|choice|letter)(?:\s+is)?\W+(?:(?i:option)\s+)?|(?i:it\s+is|it['’]s|say|choose|pick)\s+\W*)"
+    r"([A-Z])\b(?!\s+[a-z])"
+)
 
 
 @dataclass(frozen=True)

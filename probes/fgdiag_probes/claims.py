@@ -27,16 +27,25 @@ def claims(swaps: Sequence[Swap]) -> list[Claim]:
     found = []
     for swap in swaps:
         claim, rule = _ABOUT[swap.factor]
-        untold: tuple[Ruling, str] = ("cannot be told", "the grid has no general benchmark to compare with")
-        ruling, reason = (
-            untold if rule is not _lifts_fine and isnan(swap.logits["general"].value) else rule(swap)
-        )
+        ruling, reason = _untold(swap, rule is not _lifts_fine) or rule(swap)
         found.append(Claim(claim, swap, ruling, reason))
     return found
 
 
+def _untold(swap: Swap, compares: bool) -> tuple[Ruling, str] | None:
+    """Why nothing can be said, where a group has no measure that counts in logits."""
+    for group in ("fine", "general") if compares else ("fine",):
+        if isnan(swap.logits[group].value):
+            if isnan(swap.points[group].value):
+                return "cannot be told", f"the grid has no {group} benchmark to compare with"
+            return "cannot be told", f"no {group} benchmark is clearly above chance in all cells"
+    return None
+
+
 def _alike(swap: Swap) -> tuple[Ruling, str]:
     general, difference = swap.logits["general"], swap.logits["difference"]
+    if general.below_zero:
+        return "does not hold", f"general scores change by {_said(general)}"
     if not general.above_zero:
         return "cannot be told", f"the swap lifts general scores by {_said(general)}, which may be nothing"
     if max(-difference.low, difference.high) < ALIKE:

@@ -25,7 +25,7 @@ from fgdiag_probes.linear import PENALTIES, TOLERANCE
 from fgdiag_probes.reading import Readings
 
 FOLDS = 3
-METHOD = f"4: penalties {PENALTIES} and beyond, {FOLDS} folds to {TOLERANCE}, control task"
+METHOD = f"5: penalties {PENALTIES} and beyond, {FOLDS} folds to {TOLERANCE}, control task"
 """Changes whenever the same activations would be read differently, so that no old reading passes for new."""
 RELATIVE_ROUNDING = {"float32": 1e-5, "float16": 4 * 2**-10, "bfloat16": 4 * 2**-7}
 """Rounding noise of a model computing in this dtype, as a share of the numbers it computes with."""

@@ -1,7 +1,7 @@
 """What the model says in its own words: the right class, only its kind, another one, or nothing that is a class."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
@@ -234,6 +234,8 @@ def matched(table: pd.DataFrame, replies: list[Reply], names: ClassNames) -> pd.
 
 def _told(text: str, fine: str, coarse: str, level: Level, names: ClassNames) -> dict[str, Any]:
     named = names.in_text(text)
+    if level == "coarse" and named.kind_first:
+        named = replace(named, fine=())  # what is said behind the kind is no answer to the question for it
     said = (*named.fine, *named.coarse, "")[0]
     grain = _grain(text, named, fine, coarse, names)
     truth = coarse if level == "coarse" else fine

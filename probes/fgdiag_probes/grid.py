@@ -6,9 +6,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from fgdiag.errors import FgdiagError
+from fgdiag.errors import FgdiagError, ImagesNotUsable
+from fgdiag.images import open_images
 from fgdiag.toml_file import check_table, read_toml
-from fgdiag.training import Plan, source_and_question
+from fgdiag.training import Plan, Teaching, source_and_question
 
 Group = Literal["fine", "general"]
 FACTORS = ("encoder", "llm", "plan")
@@ -49,7 +50,7 @@ class Benchmark:
     @classmethod
     def of(cls, name: str, group: Group, given: "str | Mapping[str, str]") -> Self:
         """Read `IMAGES`, `IMAGES?QUESTION` or a table with `images` and `level`."""
-        table = {"images": given} if isinstance(given, str) else dict(given)
+        table = {"images": given} if isinstance(given, str) else given
         check_table(f"Benchmark {name}", table, ("images", "level"), GridNotUsable)
         if "images" not in table:
             raise GridNotUsable(f"Benchmark {name} has no images; expected a source of labelled images.")
@@ -118,15 +119,40 @@ class Grid:
         """What `assemble` is given for a cell."""
         return {**self.joint, **self.encoders[cell.encoder], **self.llms[cell.llm], "seed": cell.seed}
 
-    def settings(self, cell: Cell) -> dict[str, Any]:
-        """What a cell's scores rest on, as plain values."""
+    @property
+    def levels(self) -> dict[str, list[str]]:
+        """Names of every factor, from the weaker to the stronger."""
+        return {"encoder": list(self.encoders), "llm": list(self.llms), "plan": list(self.plans)}
+
+    def settings(self, cell: Cell, digests: Mapping[str, str]) -> dict[str, Any]:
+        """What a cell's scores rest on, as plain values; images by their digests, wherever they lie."""
+        benchmarks = [asdict(one) | {"images": digests[one.images]} for one in self.benchmarks]
         return {
             "parts": self.parts(cell),
             "plan": self.plans[cell.plan].json(),
-            "learn": list(self.learn),
-            "benchmarks": [asdict(one) for one in self.benchmarks],
+            "learn": [digests[source] for source in self.learn],
+            "benchmarks": benchmarks,
             "limit": self.limit,
         }
+
+    def digests(self) -> dict[str, str]:
+        """What changes with the images of each source, which are opened to see that they can be learnt and asked.
+
+        Raises
+        ------
+        ImagesNotUsable
+            A source has no images, or no coarse classes where they are asked for.
+        """
+        found = {source: Teaching.open(source).digest for source in self.learn}
+        for one in self.benchmarks:
+            images = open_images(one.images)
+            if one.level == "coarse" and "coarse" not in images.levels:
+                raise ImagesNotUsable(
+                    f"{one.images} has no coarse classes to measure {one.name} by; give images in folders of folders, "
+                    "or leave `level` out."
+                )
+            found[one.images] = images.digest
+        return found
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -159,43 +185,67 @@ class Grid:
             for group in groups
             for name, given in table.get(group, {}).items()
         ]
-        if not any(one.is_run for one in benchmarks):
+        if not any(one.is_run and one.group == "fine" for one in benchmarks):
             raise GridNotUsable(
                 "A grid needs a fine benchmark without a question of its own: names of classes."
             )
+        names = [one.name for one in benchmarks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise GridNotUsable(f"A grid has two benchmarks named {twice[0]!r}; expected a name for each.")
+        learn, seeds, limit = table["learn"], table.get("seeds", [0]), table.get("limit", 0)
+        learn = [learn] if isinstance(learn, str) else learn
+        if not _all_are(learn, str):
+            raise GridNotUsable(f"A grid has learn = {learn!r}; expected a list of sources of images.")
+        if not _all_are(seeds, int) or not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise GridNotUsable(
+                f"A grid has seeds = {seeds!r}; expected a list of numbers from 0 on, each once."
+            )
+        if not _all_are([limit], int) or limit < 0:
+            raise GridNotUsable(f"A grid has limit = {limit!r}; expected a number of images, 0 for all.")
+        joint = table.get("joint", {})
+        check_table("joint", joint, _JOINT, GridNotUsable)
         return cls(
             encoders=_parts("encoder", table, folder),
             llms=_parts("llm", table, folder),
             plans={name: Plan.of(plan) for name, plan in table["plan"].items()},
-            learn=tuple(_placed(source, folder) for source in table["learn"]),
+            learn=tuple(_placed(source, folder) for source in learn),
             benchmarks=tuple(benchmarks),
-            seeds=tuple(table.get("seeds", (0,))),
-            joint=table.get("joint", {}),
-            limit=table.get("limit", 0),
+            seeds=tuple(seeds),
+            joint=joint,
+            limit=limit,
         )
 
 
+_JOINT = ("projector", "merge", "projector_width")
 _OF_PART = {"encoder": ("encoder", "resolution", "merge", "projector"), "llm": ("llm", "llm_layers")}
+
+
+def _all_are(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(one, kind) and not isinstance(one, bool) for one in values
+    )
 
 
 def _parts(factor: str, table: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     """Named encoders or LLMs: a source, or a table of what `assemble` is given."""
     found = {}
     for name, given in table[factor].items():
-        options = {factor: given} if isinstance(given, str) else dict(given)
+        options = {factor: given} if isinstance(given, str) else given
         check_table(f"{factor} {name}", options, _OF_PART[factor], GridNotUsable)
         if factor not in options:
             raise GridNotUsable(
                 f"{factor} {name} has no {factor}; expected a hub id, a folder or a short name."
             )
-        found[name] = options | {factor: _placed(options[factor], folder)}
+        found[name] = {**options, factor: _placed(options[factor], folder)}
     return found
 
 
 def _placed(given: Any, folder: Path) -> Any:
     """A source of images or of a model; one that lies beside the grid's file is meant from there."""
+    if isinstance(given, Mapping) and "images" in given:
+        return {**given, "images": _placed(given["images"], folder)}
     if not isinstance(given, str):
-        return {**given, "images": _placed(given["images"], folder)} if "images" in given else given
+        return given
     place, mark, question = given.partition("?")
     beside = folder / Path(place).expanduser()
-    return f"{beside}{mark}{question}" if beside.exists() else given
+    return f"{beside.resolve()}{mark}{question}" if beside.exists() else given

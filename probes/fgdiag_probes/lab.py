@@ -1,7 +1,8 @@
 """The ablation lab: build, train and measure every cell of a grid, and say what each swap of a part is worth."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -10,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from fgdiag.errors import RunBusy, RunIncomplete
+from fgdiag.errors import FgdiagError, NoSpace, RunBusy, RunIncomplete
 from fgdiag.progress import say
 from fgdiag.store import locked, write_json
-from fgdiag_probes.asymmetry import DRAWS, Estimate, Swap, interaction, swaps
+from fgdiag_probes.asymmetry import DRAWS, Estimate, Levels, Swap, interaction, swaps
 from fgdiag_probes.cell import EFFORT, SCORES, STAGE_SCORES, measure
 from fgdiag_probes.claims import Claim, claims
 from fgdiag_probes.effort import read_effort
@@ -34,11 +35,20 @@ class Ablation:
         As `fgdiag_probes.asymmetry.swaps` takes them.
     efforts
         One row a cell: minutes of training and of measuring, and the most memory held, in GiB.
+    levels
+        Of every factor, from the weaker to the stronger; by default as they are met.
+    planned
+        How many cells the grid has; 0 where that is not known.
+    failed
+        Why cells could not be done, by their names.
     """
 
     scores: pd.DataFrame
     stages: pd.DataFrame
-    efforts: pd.DataFrame
+    efforts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    levels: Levels | None = None
+    planned: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, grid: Grid, out: str | Path) -> Self:
@@ -55,12 +65,12 @@ class Ablation:
             for name in (SCORES, STAGE_SCORES)
         )
         efforts = pd.DataFrame([{"cell": cell.name, **_effort(folder)} for cell, folder in done])
-        return cls(scores, stages, efforts)
+        return cls(scores, stages, efforts, grid.levels, len(grid.cells))
 
     @cached_property
     def swaps(self) -> list[Swap]:
         """What each swap of a part is worth."""
-        return swaps(self.scores, self.stages)
+        return swaps(self.scores, self.stages, self.levels)
 
     @cached_property
     def claims(self) -> list[Claim]:
@@ -95,13 +105,15 @@ class Ablation:
         """Cells, swaps, claims and the correlation."""
         return {
             "cells": self.frame().to_dict("records"),
-            "efforts": self.efforts.to_dict("records"),
+            "planned": self.planned,
+            "failed": dict(self.failed),
+            "efforts": json.loads(str(self.efforts.to_json(orient="records"))),
             "swaps": [swap.json() for swap in self.swaps],
             "claims": [
                 {"claim": one.claim, "swap": _name(one.swap), "ruling": one.ruling, "reason": one.reason}
                 for one in self.claims
             ],
-            "interaction": {name: one.json() for name, one in interaction(self.scores).items()},
+            "interaction": {name: one.json() for name, one in interaction(self.scores, self.levels).items()},
             "correlation": self.correlation().json(),
         }
 
@@ -115,24 +127,32 @@ def ablate(grid: Grid, out: str | Path, *, device: str = "auto") -> Ablation:
         What is built and measured.
     out
         Folder of the cells; each holds its VLM in `vlm`, its runs in `runs`, and its scores. `out/ablation.json` has
-        the outcome. Start it again on another device, and the two share the cells out.
+        the outcome. Start it again on another device, and the two share the cells out. A cell that cannot be done is
+        told of, and the others go on.
     device
         Where each cell is trained and measured.
 
     Raises
     ------
+    ImagesNotUsable
+        A source has no images, or no coarse classes where they are asked for.
     RunIncomplete
-        Not one cell is measured, as all are being done by others.
+        Not one cell is measured, as all are being done by others or have failed.
     """
-    out = Path(out)
+    out, digests, failed = Path(out), grid.digests(), {}
     for number, cell in enumerate(grid.cells, start=1):
         say(f"cell {number} of {len(grid.cells)}: {cell.name}")
         try:
             with locked(_folder(out, cell)):
-                measure(cell, grid, _folder(out, cell), out / "features", device=device)
+                measure(cell, grid, digests, _folder(out, cell), out / "features", device=device)
         except RunBusy:
             say("  another process is at it")
-    found = Ablation.read(grid, out)
+        except NoSpace:
+            raise  # nor would the next cell find any
+        except FgdiagError as error:
+            say(f"  cannot be done: {error}")
+            failed[cell.name] = str(error)
+    found = replace(Ablation.read(grid, out), failed=failed)
     write_json(out / "ablation.json", found.json())
     return found
 

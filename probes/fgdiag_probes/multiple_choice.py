@@ -87,16 +87,20 @@ class MultipleChoice:
 
         `accuracy` in [0, 1] with its 95 % interval `low` to `high`, clustered by fine class; `chance`; `images`;
         `between_wordings` and `between_orders`, the standard deviation of the accuracy when only one wording, or one
-        order of the options, had been asked (NaN where there is one); `undecided`, the share of texts that choose
+        order of the options, had been asked (NaN where there is one; orders on images with as many options as there
+        are at most, as the others were asked in fewer); `undecided`, the share of texts that choose
         no option.
         """
         return pd.DataFrame([self._row(level, by) for level in self.levels for by in self.ways])
 
     def sweep(self) -> pd.DataFrame:
-        """Accuracy for each `level`, `by`, `wording` and `order` of the options had only that been asked."""
+        """Accuracy for each `level`, `by`, `wording` and `order` of the options had only that been asked.
+
+        Of images with as many options as there are at most, for only they were asked in every order.
+        """
         found = []
         for level in self.levels:
-            rows = self._at(level)
+            rows = _full(self._at(level))
             for wording, order in product(np.unique(rows["wording"]), np.unique(rows["order"])):
                 part = rows.query("wording == @wording and order == @order")
                 one = {"level": level, "wording": int(wording), "order": int(order)}
@@ -170,10 +174,10 @@ class MultipleChoice:
             "level": level,
             "by": by,
             **{name: share[0] for name, share in shares.items()},
-            "chance": float(np.mean(1 / _sizes(rows))),
+            "chance": float(np.mean(_mean_by(rows["row"].to_numpy(), 1 / _sizes(rows)))),
             "images": len(values),
             "between_wordings": _spread(rows, by, "wording"),
-            "between_orders": np.nan if by == "rotated" else _spread(rows, by, "order"),
+            "between_orders": np.nan if by == "rotated" else _spread(_full(rows), by, "order"),
             "undecided": float(np.mean(rows["by_text"] < 0)) if by == "text" else 0.0,
         }
 
@@ -279,6 +283,12 @@ def _spread(rows: pd.DataFrame, by: By, over: str) -> float:
     return float(np.std(found, ddof=1)) if len(found) > 1 else np.nan
 
 
+def _full(rows: pd.DataFrame) -> pd.DataFrame:
+    """Questions of as many options as there are at most: only their images were asked in every order."""
+    sizes = _sizes(rows)
+    return rows.iloc[np.flatnonzero(sizes == sizes.max())]
+
+
 def _sizes(rows: pd.DataFrame) -> np.ndarray:
     """Options of each question."""
     return np.array([len(options) for options in rows["options"]])
@@ -291,9 +301,8 @@ def among(logs: Any) -> np.ndarray:
 
 
 def _sway(rows: pd.DataFrame, by: By) -> pd.DataFrame:
-    sizes = _sizes(rows)
-    most = int(sizes.max())
-    rows = rows.iloc[np.flatnonzero(sizes == most)]
+    rows = _full(rows)
+    most = len(rows["options"].iloc[0])
     picked, right = rows[f"by_{by}"].to_numpy(), rows["right"].to_numpy()
     by_place = rows.assign(hit=(picked == right).astype(float)).pivot_table("hit", "row", "right")
     clusters = rows.sort_values("row").drop_duplicates("row")["fine"].to_numpy(str)

@@ -70,10 +70,13 @@ class Named:
     ----------
     fine, coarse
         Classes in the order in which they are named.
+    kind_first
+        Whether a coarse class is named before any fine one.
     """
 
     fine: tuple[str, ...]
     coarse: tuple[str, ...]
+    kind_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,13 +145,16 @@ class ClassNames:
         """
         found = self._spans(words(text))
         named: dict[str, list[str]] = {"fine": [], "coarse": []}
+        kind_first = False
         for i, (_, end, classes) in enumerate(found):
             behind = found[i + 1][2] if i + 1 < len(found) and found[i + 1][0] == end else ()
             for level, name in classes:
                 kind = self.kind_of.get(name) if level == "fine" else name
                 if not behind or ("coarse", kind) in behind:
                     named[level].append(name)
-        return Named(*(tuple(dict.fromkeys(named[level])) for level in ("fine", "coarse")))
+            kind_first |= bool(named["coarse"]) and not named["fine"]
+        fine, coarse = (tuple(dict.fromkeys(named[level])) for level in ("fine", "coarse"))
+        return Named(fine, coarse, kind_first)
 
     def _spans(self, tokens: tuple[str, ...]) -> list[tuple[int, int, tuple[tuple[str, str], ...]]]:
         found, start = [], 0

@@ -1,6 +1,7 @@
 """From parts to an ablation as a user types it, with tiny random parts; and grids that cannot be meant."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,20 @@ def test_a_cell_that_another_process_does_is_left_to_it(grid: Path, tmp_path: Pa
         (("steps = 2", "step = 2"), "A stage has no 'step'"),
         (("[encoder]", "[encoder"), "cannot be read as a grid"),
         (("images =", "image ="), "Benchmark kinds has no 'image'"),
+        (("kinds =", "colours ="), "A grid has two benchmarks named 'colours'"),
+        (
+            ("seeds = [0]", "seeds = 3"),
+            "A grid has seeds = 3; expected a list of numbers from 0 on, each once",
+        ),
+        (("seeds = [0]", "seeds = [0, 0]"), "A grid has seeds = [0, 0]"),
+        (("limit = 2", "limit = -1"), "A grid has limit = -1; expected a number of images, 0 for all"),
+        (
+            ("limit = 2", "limit = 2\njoint = { foo = 1 }"),
+            "joint has no 'foo'; expected some of projector, merge",
+        ),
+        (("limit = 2", 'limit = 2\njoint = "mlp"'), "joint is 'mlp'; expected a table"),
+        (("[llm]", "[llm]\nodd = 5"), "llm odd is 5; expected a table"),
+        (("[general]", "[general]\nodd = 5"), "Benchmark odd is 5; expected a table"),
     ],
 )
 def test_a_grid_that_cannot_be_meant(change: tuple[str, str], said: str, grid: Path):
@@ -119,10 +134,13 @@ def test_cells_of_another_grid_are_not_taken_for_those_of_this_one(grid: Path, t
     asked, folder = Grid.read(grid), tmp_path / "cell"
     folder.mkdir()
     (folder / "scores.parquet").touch()
-    measure(asked.cells[0], asked, folder, tmp_path)
+    measure(asked.cells[0], asked, asked.digests(), folder, tmp_path)
     grid.write_text(grid.read_text().replace("limit = 2", "limit = 3"))
     with pytest.raises(RunMismatch, match="holds a cell with limit = 2, but 3 is asked now"):
-        measure(asked.cells[0], Grid.read(grid), folder, tmp_path)
+        measure(asked.cells[0], Grid.read(grid), asked.digests(), folder, tmp_path)
+    others = {source: f"{digest} redrawn" for source, digest in asked.digests().items()}
+    with pytest.raises(RunMismatch, match="holds a cell with learn"):
+        measure(asked.cells[0], asked, others, folder, tmp_path)
 
 
 def test_sources_beside_the_grid_are_found_from_there(
@@ -150,3 +168,25 @@ def test_scenes_are_drawn_with_their_questions(tmp_path: Path):
     lines = ended.out.splitlines()
     assert f"{tmp_path}/scenes/count?How many birds are there?" in lines
     assert len(lines) == 5
+
+
+def test_what_cannot_be_done_or_read_does_not_stop_the_rest(grid: Path, tmp_path: Path):
+    text = grid.read_text()
+    pictures = Path(next(line for line in text.splitlines() if line.startswith("colours = ")).split('"')[1])
+    own = tmp_path / "own"
+    shutil.copytree(pictures, own)
+    cut = next((own / "test").rglob("*.png"))
+    cut.write_bytes(cut.read_bytes()[:60])
+    (tmp_path / "broken").mkdir()
+    small = next(line for line in text.splitlines() if line.startswith("small = "))
+    text = text.replace(str(pictures), str(own)).replace(small, f'broken = "{tmp_path / "broken"}"')
+    grid.write_text(text)
+    out = tmp_path / "ablation"
+    ended = type_in("ablate", str(grid), "-o", str(out))
+    assert ended.code == 1
+    assert "left out: " in ended.err
+    assert "1 of 2 cells are measured" in ended.out
+    assert "broken+whole+lora+seed0 cannot be done: " in ended.out
+    cell = out / "cells" / "large+whole+lora+seed0"
+    (cell / "scores.parquet").unlink()
+    assert "left out: " not in type_in("ablate", str(grid), "-o", str(out)).err, "what was asked is kept"

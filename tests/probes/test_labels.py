@@ -55,3 +55,14 @@ def test_no_test_images_is_an_error_that_says_so(planted) -> None:
     run.images["split"] = "train"
     with pytest.raises(ImagesNotUsable, match="0 readable test images"):
         Labels.of(run)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_kinds_part_what_is_together(planted, seed: int) -> None:
+    """Three kinds of two: an unlucky permutation would be the real kinds under other names."""
+    labels = Labels.of(planted(kinds=3, per_kind=2, train=3, test=2), seed=seed)
+    real = labels.siblings.argmax(0)
+    random = labels.random_kinds
+    assert sorted(random) == sorted(real)
+    together = (real[:, None] == real) & (random[:, None] == random)
+    assert together.sum() == len(real), "only each class with itself"

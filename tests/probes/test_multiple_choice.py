@@ -130,6 +130,15 @@ def test_texts_without_a_letter(run):
         ("A bird", -1),
         ("A.\n\nB.\n\nC.", -1),
         ("B.\nEagle owl", 1),
+        ("Answer: B", 1),
+        ("**Answer:** B", 1),
+        ("Answer: (B)", 1),
+        ("Choice B", 1),
+        ("It is B", 1),
+        ("It's B.", 1),
+        ("I would say B.", 1),
+        ("It is A bird", -1),
+        ("It is a tit", 2),
     ],
 )
 def test_which_option_a_text_chooses(text: str, position: int):
@@ -230,3 +239,17 @@ def test_figures_draw_what_there_is(run):
     found = ask(run, knows(run))
     assert [trace.name for trace in found.figure().data][-1] == "chance"
     assert len(found.position_figure().data) == 3
+
+
+def test_kinds_of_different_size_have_their_own_chance_and_no_spread_of_orders(planted):
+    """Kinds of two and of five: one who always chooses the second option of the alphabet has no liking for an order."""
+    run = planted(kinds=2, per_kind=5, train=4, test=4, answer_kept=None)
+    fine, coarse = (run.images[level].to_numpy(str) for level in ("fine", "coarse"))
+    first = np.unique(coarse)[0]
+    kept = (coarse != first) | np.isin(fine, np.unique(fine[coarse == first])[:2])
+    run.images = run.images[kept].reset_index(drop=True)
+    found = ask(run, lambda question, row: letter(question, sorted(options_in(question).items())[1][1]))
+    table = found.frame().set_index(["level", "by"])
+    images = found.per_image("fine|coarse", "text")
+    assert table.loc[("fine|coarse", "text"), "chance"] == pytest.approx((8 / 2 + 20 / 5) / len(images))
+    assert table.loc[("fine|coarse", "text"), "between_orders"] == 0

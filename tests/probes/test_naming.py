@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fgdiag_probes.naming import ClassNames, Named, SynonymsNotUsable, read_synonyms, refuses, words
+from fgdiag_probes.naming import ClassNames, SynonymsNotUsable, read_synonyms, refuses, words
 
 from fgdiag.errors import ClassNotFound
 
@@ -47,7 +47,8 @@ NAMES = ClassNames.of(KIND_OF)
     ],
 )
 def test_what_a_text_names(text: str, fine: list[str], coarse: list[str]):
-    assert NAMES.in_text(text) == Named(tuple(fine), tuple(coarse))
+    found = NAMES.in_text(text)
+    assert (found.fine, found.coarse) == (tuple(fine), tuple(coarse))
 
 
 def test_the_longest_name_counts():
@@ -103,3 +104,10 @@ def test_a_mark_in_a_name_does_not_hide_it(text: str) -> None:
     names = ClassNames.of({"St. Bernard": "dog", "F-16A/B": "jet"})
     assert names.in_text(text).fine == ("St. Bernard",)
     assert names.in_text("an F-16A/B in flight").fine == ("F-16A/B",)
+
+
+def test_what_is_named_first_is_told():
+    assert NAMES.in_text("A pear. It may be sold next to Royal Gala apples.").kind_first
+    assert not NAMES.in_text("Royal Gala apple").kind_first
+    assert not NAMES.in_text("A Royal Gala, which is no pear").kind_first
+    assert not NAMES.in_text("nothing").kind_first

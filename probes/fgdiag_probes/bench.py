@@ -71,6 +71,11 @@ class Outcome:
         return self.stage == "none" or self.cost >= COSTLY
 
     @property
+    def leaves_a_trace(self) -> bool:
+        """Whether any image is read otherwise than in the undamaged run at the stage where that costs most."""
+        return any((self.cost, self.low, self.high))
+
+    @property
     def right(self) -> bool:
         """Whether what was planted is what was named."""
         return self.named == self.stage

@@ -48,10 +48,14 @@ class Calibration:
         """Return counts with 95 % intervals of their shares (Clopper-Pearson), and all rows.
 
         `named` of `cases` damaged runs that count were named rightly; in `false_alarms` of `harmless` runs a stage was
-        named. A guess among the five verdicts would name one in five rightly (`chance`).
+        named, and in `traced_alarms` of those `traced` in which any image was read otherwise: the rest could raise
+        an alarm by an error of computation only. A guess among the five verdicts would name one in five rightly
+        (`chance`).
         """
         damaged = [row.right for row in self.rows if row.stage != "none" and row.counts]
-        alarms = [not row.right for row in self.rows if row.stage == "none"]
+        harmless = [row for row in self.rows if row.stage == "none"]
+        alarms = [not row.right for row in harmless]
+        traced = [not row.right for row in harmless if row.leaves_a_trace]
         return {
             "cases": len(damaged),
             "named": sum(damaged),
@@ -59,6 +63,9 @@ class Calibration:
             "harmless": len(alarms),
             "false_alarms": sum(alarms),
             "false_alarms_interval": _interval(alarms),
+            "traced": len(traced),
+            "traced_alarms": sum(traced),
+            "traced_alarms_interval": _interval(traced),
             "chance": 1 / (len(STAGES) + 1),
             "rows": [asdict(row) | {"counts": row.counts, "right": row.right} for row in self.rows],
         }

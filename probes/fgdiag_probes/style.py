@@ -23,6 +23,7 @@ READOUT_WORDS = {
     "image": "mean over image tokens",
     "last": "last prompt token",
     "cls": "class token",
+    "cls+image": "class token + mean over image tokens",
     "pre": "tokens before the image",
     ATTENTION: "attention over image tokens",
 }

@@ -247,6 +247,7 @@ def _told_apart(results: Results, truth: str, said: str) -> Component:
     place = found.places.loc[here]
     along = [{a, b} == wanted for a, b in found.curves[["first", "second"]].itertuples(index=False)]
     figure = PairCurves(found.curves.loc[along], place, found.picked).figure()
+    figure.layout.annotations = ()  # the pair stands above, and where it is lost below
     sentence = html.P(str(place["sentence"].iloc[0]), className="lead aside")
     title = "How well each site tells them apart"
     return html.Div(

@@ -16,6 +16,7 @@ from fgdiag_probes.style import (
     TEMPLATE,
     VERMILION,
     percent,
+    read_from,
 )
 
 from fgdiag.prompts import spoken
@@ -157,7 +158,7 @@ def readings(results: Results, at: int, level: Level) -> pd.DataFrame:
         if found.said[at] < 0:
             continue
         says = str(labels.names(level)[found.said[at]])
-        readout = "likelihood of names" if place == ANSWER else READOUT_WORDS.get(place[1], place[1])
+        readout = "likelihood of names" if place == ANSWER else read_from(*place)
         rows.append(
             [place[0], place[1], readout, says, bool(found.said[at] == truth), float(2.0 ** -found.bits[at])]
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fgdiag.sites import ATTENTION
 from fgdiag_probes.few_images import SHOTS
 from fgdiag_probes.fold import Fold
-from fgdiag_probes.style import LEVEL_WORDS, READOUT_WORDS, minus, percent
+from fgdiag_probes.style import LEVEL_WORDS, minus, percent, read_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ def _answers(answers: "Answers | None") -> Fold | None:
 
 
 def _place(row: Mapping[Any, Any]) -> str:
-    return f"{row['site']}: {READOUT_WORDS.get(row['readout'], row['readout'])}"
+    return f"{row['site']}: {read_from(row['site'], row['readout'])}"
 
 
 def _attends(curves: "LayerCurves") -> bool:

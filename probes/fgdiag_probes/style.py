@@ -77,6 +77,17 @@ TEMPLATE = go.layout.Template(
 )
 
 
+def read_from(site: str, readout: str) -> str:
+    """Say what is read at a site.
+
+    Examples
+    --------
+    >>> read_from("llm.3", "last"), read_from("pixels", "image")
+    ('last prompt token', 'the image, shrunk')
+    """
+    return "the image, shrunk" if site == "pixels" else READOUT_WORDS.get(readout, readout)
+
+
 def faded(colour: str, opacity: float) -> str:
     """Turn `#rrggbb` into the same colour, see-through."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))

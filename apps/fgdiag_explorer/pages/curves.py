@@ -7,7 +7,7 @@ from dash import html
 from dash.development.base_component import Component
 from fgdiag_probes.curve_figure import METRICS
 from fgdiag_probes.labels import Level
-from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, READOUT_WORDS
+from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, READOUT_WORDS, read_from
 
 from fgdiag_explorer import parts
 from fgdiag_explorer.choices import Choices, link, remembered
@@ -124,7 +124,7 @@ def _readouts(results: Results) -> list[str]:
 def _table(rows: pd.DataFrame, csv: str) -> Component:
     shown = rows.assign(
         level=rows["level"].replace(LEVEL_NAMES),
-        readout=rows["readout"].replace(READOUT_WORDS),
+        readout=[read_from(site, out) for site, out in zip(rows["site"], rows["readout"], strict=True)],
         **{
             name: 100 * rows[name]
             for name in ("accuracy", "low", "high", "balanced", "selectivity", "cv_accuracy")

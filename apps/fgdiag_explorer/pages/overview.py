@@ -78,9 +78,9 @@ def _step(results: Results, row: dict[Any, Any], drop: dict[Any, Any] | None) ->
     if drop:
         points = -round(drop["drop"])
         change = f"{'+' if points > 0 else '−' if points < 0 else '±'}{abs(points)} points"
-    readout, *method = row["readout"].split(", ")
-    read_from = ", ".join([READOUT_WORDS.get(readout, readout), *method])
-    spoken_at = "likeliest name" if row["site"] == "answer" else f"{row['site']}: {read_from}"
+    readout, comma, method = str(row["readout"]).partition(", ")
+    read = READOUT_WORDS.get(readout, readout) + comma + method
+    spoken_at = "likeliest name" if row["site"] == "answer" else f"{row['site']}: {read}"
     return html.Li(
         [
             html.Span(DEPTH_WORDS.get(row["depth"], row["depth"]), className="name"),

@@ -155,6 +155,8 @@ def test_one_image_is_told_by_every_place(results: Results):
     assert len(told) == len(results.places)
     bits = results.answer_table.set_index("row").loc[row, "bits_fine"]
     assert told["probability"].iloc[-1] == pytest.approx(2.0**-bits)
+    of_pixels = told.loc[told["site"] == "pixels", "read from"].tolist()
+    assert of_pixels == ["the image, shrunk"]
 
 
 def test_one_image_is_told_in_the_models_own_words(
@@ -174,6 +176,14 @@ def test_one_image_is_told_in_the_models_own_words(
     assert "A gull" not in shown
     monkeypatch.setitem(results.__dict__, "texts", None)
     assert "in its own words" not in page(library, "images", f"?image={row}")
+
+
+def test_a_pair_that_was_followed_is_drawn_without_a_second_title(library: Library, results: Results):
+    first = results.pairs.places.iloc[0]
+    search = link("confusion", truth=first["first"], said=first["second"]).partition("confusion")[2]
+    shown = page(library, "confusion", search)
+    assert "How well each site tells them apart" in shown
+    assert "</b><br>" not in shown
 
 
 def test_points_inside_what_was_drawn():

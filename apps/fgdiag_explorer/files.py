@@ -39,12 +39,15 @@ def serve_files(server: Flask, library: Library, tables: Mapping[str, Table]) ->
         results = _known(library)
         if name not in tables:
             abort(404)
+        choices = Choices(request.query_string.decode())
         try:
-            table = tables[name](results, Choices(request.query_string.decode()), library)
+            table = tables[name](results, choices, library)
         except FgdiagError as error:
             return Response(str(error), 404, mimetype="text/plain")
         answer = Response(table.to_csv(index=False), mimetype="text/csv")
-        file = f"{results.name.replace('/', '-')}-{name}.csv"
+        image = choices.number("image", 0, len(results.images) - 1)
+        of = name if image is None else f"{name}-{image}"
+        file = f"{results.name.replace('/', '-')}-{of}.csv"
         answer.headers.set("Content-Disposition", "attachment", filename=file)
         return answer
 

@@ -132,7 +132,7 @@ def _controls(lens: TokenLens, choices: Choices) -> Component:
     ]
     if len(lens.names) > 1:
         names = list(zip(LEVELS, lens.names, strict=False))
-        chosen.append(parts.switch("name", "Redder the sooner it says", names, LEVELS[name]))
+        chosen.append(parts.switch("name", "Deeper in colour the higher it ranks", names, LEVELS[name]))
     if lens.grids > 1:
         sizes = [(str(at + 1), f"{(lens.grid == at).sum()} tokens") for at in range(lens.grids)]
         chosen.append(parts.switch("grid", "Crops or whole picture", sizes, str(grid + 1)))

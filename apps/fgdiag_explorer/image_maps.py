@@ -165,13 +165,13 @@ def _checks(one: Map) -> Component:
         lines.append(
             (
                 "Check",
-                f"gains {_number(seen.gain)}; moved elsewhere at most {_number(moved)}, from the centre outwards "
-                f"{_number(seen.centre_gain)}",
+                f"{_number(seen.gain)} in the map's order; moved elsewhere at most {_number(moved)}, from the centre "
+                f"outwards {_number(seen.centre_gain)}",
             )
         )
     if one.on_marks:
         on, area = round(100 * one.on_marks.on_marks), round(100 * one.on_marks.marks_of_bird)
-        lines.append(("On the marks", f"{on} % of it; they take up {area} % of the bird"))
+        lines.append(("On the marks", f"{on} % of the map; they take up {area} % of the bird"))
     passed = seen is not None and seen.passed
     word = html.P(one.remark or ("Passes its check." if passed else ""), className="" if passed else "failed")
     return html.Div([word, parts.facts(lines)], className="checks")

@@ -16,6 +16,7 @@ from fgdiag_probes.style import (
     TEMPLATE,
     VERMILION,
     percent,
+    read_from,
 )
 
 from fgdiag.prompts import spoken
@@ -55,8 +56,9 @@ def _looked_into(results: Results, choices: Choices, library: Library) -> list[C
             "What in it speaks for its class",
             image_maps.chooser(results, choices),
             maps,
-            lead="Attribution maps: vermilion speaks for the first class, blue for the other. A map that fails its "
-            "check is shown with a word below it that says so.",
+            lead="Attribution maps: orange speaks for the first class, blue for the other. The check sharpens and "
+            "blurs the picture in the order of the map: what that gains, in the unit of what is explained, must beat "
+            "the same map moved elsewhere and the order from the centre outwards.",
         ),
         parts.section(
             "What its tokens say in words",
@@ -127,7 +129,7 @@ def _says(results: Results, asked: Asked, at: int | None, row: int) -> list[Comp
         found.append(_answers(results, row))
     columns = [
         parts.words("site", "site"),
-        parts.words("read from", "read from", minWidth=190),
+        parts.words("read from", "read from", minWidth=234),
         parts.words("says", "says", minWidth=170),
         parts.words("right", "right", maxWidth=110),
         parts.number("probability", "right class, %", 1),
@@ -156,7 +158,7 @@ def readings(results: Results, at: int, level: Level) -> pd.DataFrame:
         if found.said[at] < 0:
             continue
         says = str(labels.names(level)[found.said[at]])
-        readout = "likelihood of names" if place == ANSWER else READOUT_WORDS.get(place[1], place[1])
+        readout = "likelihood of names" if place == ANSWER else read_from(*place)
         rows.append(
             [place[0], place[1], readout, says, bool(found.said[at] == truth), float(2.0 ** -found.bits[at])]
         )
@@ -201,6 +203,7 @@ def _answers(results: Results, row: int) -> Component:
         return html.Div()
     said = told.iloc[0]
     columns = {"fine": "said_fine", "fine|coarse": "said_fine_within_coarse", "coarse": "said_coarse"}
+    texts = _texts(results, row)
     rows = []
     for level in results.labels.levels:
         column = columns[level]
@@ -214,13 +217,26 @@ def _answers(results: Results, row: int) -> Component:
                 percent(2.0**-bits) if bits is not None and bits == bits else "",
                 spoken(str(said.get(f"{column}_corrected", "") or "")),
                 spoken(str(said.get(f"{column}_blind", "") or "")),
+                *([texts.get(level, "")] if texts else []),
             ]
         )
-    heads = ["asked for", "answer", "right name's share", "corrected for habit", "without the image"]
+    heads = ["asked for", "likeliest name", "right name's share", "corrected for habit", "without the image"]
+    heads += ["in its own words"] if texts else []
     return html.Div(
         [
             html.Div("What the model answers", className="caption"),
-            parts.plain_table(heads, {"": rows}, 5, "What the model answers"),
+            parts.plain_table(heads, {"": rows}, len(heads), "What the model answers"),
         ],
         className="card below",
     )
+
+
+def _texts(results: Results, row: int) -> dict[str, str]:
+    """What the model wrote of an image when it was asked for each level, in the first wording."""
+    if results.texts is None:
+        return {}
+    asked = results.texts.loc[results.texts["row"] == row].sort_values("wording", kind="stable")
+    return {
+        level: f"“{text}”"
+        for level, text in asked.drop_duplicates("level")[["level", "text"]].itertuples(index=False)
+    }

@@ -169,6 +169,11 @@ def words(field: str, head: str, **options: Any) -> dict[str, Any]:
     return {"field": field, "headerName": head, **{"minWidth": 130, **options}}
 
 
+def with_code(text: str) -> list[Shown]:
+    """Words in which commands stand between backticks, these set as code."""
+    return [html.Code(piece) if at % 2 else piece for at, piece in enumerate(text.split("`"))]
+
+
 def facts(lines: Iterable[tuple[str, str]]) -> Component:
     """Names and what they are, a line each."""
     return html.Dl([part for name, text in lines for part in (html.Dt(name), html.Dd(text))])

@@ -150,6 +150,11 @@ class Results:
         return Answers(self.answer_table) if self.has("answers") else None
 
     @cached_property
+    def texts(self) -> pd.DataFrame | None:
+        """What the model wrote, one row an image, level and wording; None where it has not been asked."""
+        return self._table("free_text") if self.has("free_text") else None
+
+    @cached_property
     def said_folds(self) -> list[Fold]:
         """Tables of choices, texts and baselines, of which there may be none."""
         return said_folds(self.run)

@@ -19,6 +19,8 @@ TICKS = {
     "free text": "answer:<br>free text",
 }
 CHANGES_AT, TOP = 106, 112
+INK = "#14171B"
+"""Of numbers on a light column, whatever the page."""
 _LINKED = "<br>drawn: what it keeps of the likelihood's accuracy beyond chance"
 MINUS = "\N{MINUS SIGN}"
 
@@ -138,11 +140,11 @@ def _add_bars(figure: go.Figure, columns: list[_Column]) -> None:
         marker={"color": [faded(BLUE, 0.75) if "answer" not in column.tick else SKY for column in columns]},
         hovertext=[column.hover for column in columns],
         hoverinfo="text",
-        text=[f"<b>{column.left:.0f} %</b>" for column in columns],
+        text=[f"<b>{column.left:.0f}</b>" for column in columns],
         textposition="inside",
         insidetextanchor="start",
         textangle=0,
-        textfont={"color": "white"},
+        insidetextfont={"color": ["white" if "answer" not in column.tick else INK for column in columns]},
         showlegend=False,
     )
     for name, significant, colour in (("lost", True, VERMILION), ("fallen, within luck", False, GREY)):

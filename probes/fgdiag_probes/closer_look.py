@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fgdiag.sites import ATTENTION
 from fgdiag_probes.few_images import SHOTS
 from fgdiag_probes.fold import Fold
-from fgdiag_probes.style import LEVEL_WORDS, minus, percent
+from fgdiag_probes.style import LEVEL_WORDS, minus, percent, read_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def folds(
 ) -> list[Fold]:
     """Return every table that there is something to show in."""
     found = [
-        _readers(evidence.readers),
+        _readers(evidence.readers, curves),
         _selectivity(curves, evidence.readers),
         _deals(stability, curves),
         _projector(evidence),
@@ -48,7 +48,8 @@ def selectivity(curves: "LayerCurves", place: "Place") -> float:
     return 100 * curves.row("coarse", place)["selectivity"]
 
 
-def _readers(readers: "pd.DataFrame") -> Fold:
+def _readers(readers: "pd.DataFrame", curves: "LayerCurves") -> Fold:
+    apart = ", attention apart" if _attends(curves) else ""
     ways = (*READERS, *(f"few_{shots}" for shots in SHOTS))
     rows: dict[str, list[list[str]]] = {}
     for row in readers.to_dict("records"):
@@ -59,8 +60,8 @@ def _readers(readers: "pd.DataFrame") -> Fold:
         "Other readers, and less data",
         "What only the small network or the nearest neighbours read is still there, but not in linear form, and what "
         "takes few images or few bits is easy to read. The recorded readout that is best on training images speaks for "
-        "a depth. Shares are of test images named right; codelength is what it takes to send a training label, out "
-        "of what it takes without the image, and compression how many times shorter that is.",
+        f"a depth{apart}. Shares are of test images named right; codelength is what it takes to send a training label, "
+        "out of what it takes without the image, and compression how many times shorter that is.",
         (
             "depth",
             "read from",
@@ -104,8 +105,11 @@ def _selectivity(curves: "LayerCurves", readers: "pd.DataFrame") -> Fold | None:
 def _deals(stability: "Stability", curves: "LayerCurves") -> Fold:
     counts = Counter(stability.stages).most_common()
     said = ", ".join(f"{stage} {count}" for stage, count in counts)
-    attends = any(readout == ATTENTION for _, readout in curves.readings)
-    without = " Attention is left out here: it would have to be learnt anew for each deal." if attends else ""
+    without = (
+        " Attention is left out here: it would have to be learnt anew for each deal."
+        if _attends(curves)
+        else ""
+    )
     rows = [
         [DEPTH_WORDS[row["depth"]], percent(row["accuracy"]), f"{100 * row['spread']:.1f}"]
         for row in stability.frame().to_dict("records")
@@ -146,9 +150,11 @@ def _answers(answers: "Answers | None") -> Fold | None:
     table = answers.frame() if answers else None
     if table is None or "blind" not in table:
         return None
+    shares = table.set_index("level")[["accuracy", "blind", "corrected"]]
     rows = [
-        [LEVEL_WORDS[level], *map(percent, shares)]
-        for level, *shares in table[["level", "accuracy", "blind", "corrected"]].itertuples(index=False)
+        [words, *map(percent, shares.loc[level])]
+        for level, words in LEVEL_WORDS.items()
+        if level in shares.index
     ]
     return Fold(
         "The model's answers, without the image and corrected for it",
@@ -161,7 +167,11 @@ def _answers(answers: "Answers | None") -> Fold | None:
 
 
 def _place(row: Mapping[Any, Any]) -> str:
-    return f"{row['site']}, {row['readout']}"
+    return f"{row['site']}: {read_from(row['site'], row['readout'])}"
+
+
+def _attends(curves: "LayerCurves") -> bool:
+    return any(readout == ATTENTION for _, readout in curves.readings)
 
 
 def _span(low: float, high: float) -> str:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 Grain = Literal["fine", "coarse", "wrong fine", "wrong kind", "refusal", "none"]
 GRAIN_WORDS: dict[Grain, str] = {
-    "fine": "right class",
+    "fine": "right fine class",
     "coarse": "right kind, no more",
-    "wrong fine": "other class of that kind",
+    "wrong fine": "other fine class of that kind",
     "wrong kind": "another kind",
     "refusal": "says it cannot tell",
     "none": "names no class",

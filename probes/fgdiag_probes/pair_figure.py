@@ -45,7 +45,7 @@ def draw_pairs(curves: pd.DataFrame, places: pd.DataFrame) -> go.Figure:
         title_text="How well each site tells two classes apart",
         height=height,
         hovermode="closest",
-        margin={"t": 76},
+        margin={"t": 76, "r": 28},
         legend={"y": -60 / (ROW_HEIGHT * rows), "yanchor": "top"},
     )
     figure.update_yaxes(range=[0, 106], tickvals=[0, 50, 100])

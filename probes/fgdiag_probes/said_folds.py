@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WORST = 8
 """Classes shown in which the VLM stays furthest behind."""
+OF_WORDS = {"coarse": "kind", "fine": "class"}
+"""What a row of theirs is."""
 
 
 def said_folds(run: "Run") -> list[Fold]:
@@ -106,7 +108,7 @@ def text_folds(found: FreeText) -> list[Fold]:
         ).without_empty_columns(),
         Fold(
             "Free text: how exact the answers are",
-            "The class that is named first counts; shares of all answers.",
+            "Whatever is asked for, the class that is named first counts; shares of all answers.",
             ("asked for", *GRAIN_WORDS.values()),
             1,
             {"": grains},
@@ -150,7 +152,14 @@ def _worst(worst: "pd.DataFrame") -> Fold:
     return Fold(
         "Where the model stays furthest behind an image-only baseline",
         f"{LEVEL_NAMES[first['level']].capitalize()}, against the best baseline: {first['model']}, {first['method']}.",
-        ("class", "test images", "fine classes", "baseline", "the model's answer", "gap (points)"),
+        (
+            OF_WORDS[first["by"]],
+            "test images",
+            "fine classes",
+            "baseline",
+            "the model's answer",
+            "gap (points)",
+        ),
         1,
         {"": rows},
     )

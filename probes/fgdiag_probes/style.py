@@ -23,6 +23,7 @@ READOUT_WORDS = {
     "image": "mean over image tokens",
     "last": "last prompt token",
     "cls": "class token",
+    "cls+image": "class token + mean over image tokens",
     "pre": "tokens before the image",
     ATTENTION: "attention over image tokens",
 }
@@ -74,6 +75,17 @@ TEMPLATE = go.layout.Template(
         "height": 400,
     }
 )
+
+
+def read_from(site: str, readout: str) -> str:
+    """Say what is read at a site.
+
+    Examples
+    --------
+    >>> read_from("llm.3", "last"), read_from("pixels", "image")
+    ('last prompt token', 'the image, shrunk')
+    """
+    return "the image, shrunk" if site == "pixels" else READOUT_WORDS.get(readout, readout)
 
 
 def faded(colour: str, opacity: float) -> str:

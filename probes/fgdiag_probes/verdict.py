@@ -148,7 +148,7 @@ def judge(
         else:
             agreeing = counted
             sentence += "" if enough else f" {unstable(counted)}"
-    missing = _not_tested(curves, answered, at, agreeing is not None)
+    missing = (*_not_dealt(stability, agreeing), *_not_tested(curves, answered, at))
     if answered and "multiple choice" not in set(words["way"]):
         missing = (*missing, "a choice among a few by letter (`fgdiag answer RUN --ask likelihood,choice`)")
     return Verdict(stage, sentence, found, missing, agreeing)
@@ -186,9 +186,18 @@ def _only_dealt_once(drop: Row, at: Mapping[tuple[str, str], Row]) -> bool:
     return any(end["readout"] == ATTENTION or end["depth"] == REFERENCE for end in ends)
 
 
-def _not_tested(
-    curves: LayerCurves, answered: bool, at: Mapping[tuple[str, str], Row], dealt_anew: bool
-) -> tuple[str, ...]:
+def _not_dealt(stability: "Stability | None", agreeing: tuple[int, int] | None) -> tuple[str, ...]:
+    if stability is None:
+        return ("other deals of the images: the verdict rests on one split into training and test images",)
+    if agreeing is None:
+        return (
+            "this drop on other deals of the images: what it rests on (attention, a network or an image-only "
+            "reference) is read on one split into training and test images",
+        )
+    return ()
+
+
+def _not_tested(curves: LayerCurves, answered: bool, at: Mapping[tuple[str, str], Row]) -> tuple[str, ...]:
     missing = []
     if not answered:
         missing.append("the model's own answers")
@@ -200,10 +209,6 @@ def _not_tested(
             )
     if "coarse" not in curves.labels.levels:
         missing.append("whether a drop is specific to fine detail: the images have no coarse labels")
-    if not dealt_anew:
-        missing.append(
-            "other deals of the images: the verdict rests on one split into training and test images"
-        )
     if all(row["site"] == OWN for row in at.values() if row["depth"] == REFERENCE):
         missing.append(
             "another image model on the same images as a reference (`fgdiag baselines RUN --model NAME`)"

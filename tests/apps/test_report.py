@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fgdiag_probes import LossBudget, Verdict
-from fgdiag_probes.style import percent
+from fgdiag_probes.style import percent, read_from
 
 from tests.apps.conftest import Fgdiag
 
@@ -66,7 +66,8 @@ def test_other_readers_are_those_of_the_results(run: Path):
     shown = rows(folds(run)[FOLDS[0]])
     ways = ("linear", "network", "nearest", "matched", "few_1", "few_5", "few_20")
     assert [row[1:9] for row in shown] == [
-        [f"{row['site']}, {row['readout']}", *(percent(row[way]) for way in ways)] for row in readers
+        [f"{row['site']}: {read_from(row['site'], row['readout'])}", *(percent(row[way]) for way in ways)]
+        for row in readers
     ]
     assert [row[10] for row in shown] == [f"{row['compression']:.1f}" for row in readers]
 

@@ -122,6 +122,9 @@ def test_another_image_model_blames_an_encoder_that_sees_less(
     assert verdict.stage == "vision encoder"
     assert "good-net (image, linear probe) names" in verdict.sentence
     assert not any("another image model" in line for line in verdict.not_tested)
+    assert verdict.agreeing is None
+    assert sum("other deals" in line for line in verdict.not_tested) == 1
+    assert any("this drop on other deals" in line for line in verdict.not_tested)
 
 
 def test_the_own_encoder_as_reference_blames_nobody(planted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,5 +52,6 @@ def test_what_a_run_holds_is_shown_in_order(run):
     exact = {row[0]: row[1:] for row in folds["Free text: how exact the answers are"].rows[""]}
     assert exact["fine class among all"][1] == "100 %"
     assert "36 test images" in folds["Free text"].sentence
+    assert folds["Where the model stays furthest behind an image-only baseline"].heads[0] == "kind"
     own = [row for row in folds["Image-only baselines"].rows[""] if row[0] == "own encoder"]
     assert {row[2] for row in own} == {"linear probe", "nearest neighbours", "class means"}

@@ -176,9 +176,14 @@
       const scale = format === "png" ? 2 : 1;
       window.Plotly.downloadImage(drawn, { format, filename: button.dataset.name, width, height, scale });
     } else if (button.id === "copy") {
-      await navigator.clipboard.writeText(window.location.href);
-      button.textContent = "Copied";
-      setTimeout(() => (button.textContent = "Copy link"), 1500);
+      const link = window.location.href;
+      try {
+        await navigator.clipboard.writeText(link);
+        button.textContent = "Copied";
+        setTimeout(() => (button.textContent = "Copy link"), 1500);
+      } catch {
+        window.prompt("The address of this view", link); // browsers copy for https and this machine alone
+      }
     } else if (button.id === "scheme") {
       const page = document.documentElement;
       const scheme = page.getAttribute("data-mantine-color-scheme") === "dark" ? "light" : "dark";
@@ -199,17 +204,24 @@
     if (!meta || !meta.tickvals || width <= 0) return;
     const range = (box._fullLayout && box._fullLayout.xaxis.range) || xaxis.range;
     const step = width / (range[1] - range[0]);
+    const small = width < 520 ? 11 : 13; // of the names of sites: a smaller one leaves room for more of them
+    const apart = (meta.apart * small) / 13;
     const kept = [];
     meta.tickvals.forEach((x, at) => {
-      if (!kept.length || (x - meta.tickvals[kept[kept.length - 1]]) * step >= meta.apart) kept.push(at);
+      if (!kept.length || (x - meta.tickvals[kept[kept.length - 1]]) * step >= apart) kept.push(at);
     });
     const tickvals = kept.map((at) => meta.tickvals[at]);
     const size = width < 420 ? 11 : 13;
     if (same(tickvals, [...xaxis.tickvals]) && font && font.size === size) return;
     const ticktext = kept.map((at) => meta.ticktext[at]);
-    window.Plotly.relayout(box, { "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext, "font.size": size });
+    window.Plotly.relayout(box, { "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext, "font.size": size, "xaxis.tickfont.size": small });
   }
   new MutationObserver(() => {
+    const here = document.querySelector("nav a[aria-current]:not([data-shown])");
+    if (here) {
+      here.setAttribute("data-shown", "");
+      here.scrollIntoView({ inline: "center", block: "nearest" }); // on a phone the row of pages is wider than the screen
+    }
     for (const box of document.querySelectorAll(".js-plotly-plot:not([data-fitted])")) {
       if (!box.on) continue;
       box.setAttribute("data-fitted", "");

@@ -14,7 +14,7 @@ from fgdiag_probes.confusion_matrix import ConfusionMatrix
 from fgdiag_probes.curve_figure import site_ticks
 from fgdiag_probes.labels import Level
 from fgdiag_probes.separability import PairCurves
-from fgdiag_probes.style import BLUE, LEVEL_NAMES, READOUT_WORDS, TEMPLATE, VERMILION
+from fgdiag_probes.style import BLUE, LEVEL_NAMES, TEMPLATE, VERMILION, read_from
 
 from fgdiag.prompts import spoken
 from fgdiag_explorer import parts
@@ -81,11 +81,7 @@ def body(results: Results, choices: Choices, _library: Library) -> list[Componen
     """Return the matrix, and of the chosen pair the sites where it merges and its images."""
     level, site, kinds, truth, said = _chosen(results, choices)
     place = results.best(level, site)
-    where = (
-        "in the model's answers"
-        if site == "answer"
-        else f"at {site} ({READOUT_WORDS.get(place[1], place[1])})"
-    )
+    where = "in the model's answers" if site == "answer" else f"at {site} ({read_from(*place)})"
     matrix = matrix_at(results, site, level, kinds)
     if matrix is None:
         shown = parts.message(
@@ -247,6 +243,7 @@ def _told_apart(results: Results, truth: str, said: str) -> Component:
     place = found.places.loc[here]
     along = [{a, b} == wanted for a, b in found.curves[["first", "second"]].itertuples(index=False)]
     figure = PairCurves(found.curves.loc[along], place, found.picked).figure()
+    figure.update_layout(annotations=[], overwrite=True)  # the pair stands above, and where it is lost below
     sentence = html.P(str(place["sentence"].iloc[0]), className="lead aside")
     title = "How well each site tells them apart"
     return html.Div(

@@ -7,7 +7,7 @@ from dash import html
 from dash.development.base_component import Component
 from fgdiag_probes.curve_figure import METRICS
 from fgdiag_probes.labels import Level
-from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, READOUT_WORDS
+from fgdiag_probes.style import LEVEL_NAMES, LEVEL_WORDS, READOUT_WORDS, read_from
 
 from fgdiag_explorer import parts
 from fgdiag_explorer.choices import Choices, link, remembered
@@ -16,7 +16,7 @@ from fgdiag_explorer.results import Results
 
 METRIC_WORDS = {
     "accuracy": "Accuracy",
-    "balanced": "Accuracy, classes alike",
+    "balanced": "Accuracy, mean of classes",
     "bits": "Log-loss",
     "selectivity": "Selectivity",
     "held out": "Held-out accuracy",
@@ -124,22 +124,22 @@ def _readouts(results: Results) -> list[str]:
 def _table(rows: pd.DataFrame, csv: str) -> Component:
     shown = rows.assign(
         level=rows["level"].replace(LEVEL_NAMES),
-        readout=rows["readout"].replace(READOUT_WORDS),
+        readout=[read_from(site, out) for site, out in zip(rows["site"], rows["readout"], strict=True)],
         **{
             name: 100 * rows[name]
             for name in ("accuracy", "low", "high", "balanced", "selectivity", "cv_accuracy")
         },
     )
     columns = [
-        parts.words("level", "classes"),
-        parts.words("site", "site"),
-        parts.words("readout", "read from", minWidth=220),
-        parts.number("accuracy", "accuracy %"),
-        parts.number("low", "from %"),
-        parts.number("high", "to %"),
-        parts.number("balanced", "classes alike %"),
-        parts.number("bits", "bits", 2),
-        parts.number("selectivity", "selectivity", 1, minWidth=112),
+        parts.words("level", "classes", minWidth=146),
+        parts.words("site", "site", minWidth=100),
+        parts.words("readout", "read from", minWidth=234),
+        parts.number("accuracy", "accuracy %", minWidth=104),
+        parts.number("low", "95 % from", minWidth=84),
+        parts.number("high", "95 % to", minWidth=84),
+        parts.number("balanced", "mean of classes %"),
+        parts.number("bits", "log-loss, bits", 2, minWidth=88),
+        parts.number("selectivity", "selectivity, points", 1, minWidth=112),
         parts.number("cv_accuracy", "held out %"),
         parts.number("images", "images", 0),
     ]

@@ -175,7 +175,7 @@ def _groups(
         asked = (at >= 0) & results.labels.asked(level, results.labels.test)[at]
         right = results.right(results.best(level, site), level)[at]
         groups = [
-            ("training images, and those of a class without look-alikes", GREY, "circle", ~asked),
+            ("training images, or without look-alikes", GREY, "circle", ~asked),
             (f"named right at {site}", BLUE, "circle", asked & right),
             (f"named wrong at {site}", ORANGE, "diamond", asked & ~right),
         ]

@@ -78,11 +78,9 @@ def _step(results: Results, row: dict[Any, Any], drop: dict[Any, Any] | None) ->
     if drop:
         points = -round(drop["drop"])
         change = f"{'+' if points > 0 else '−' if points < 0 else '±'}{abs(points)} points"
-    spoken_at = (
-        "likeliest name"
-        if row["site"] == "answer"
-        else f"{row['site']}: {READOUT_WORDS.get(row['readout'], row['readout'])}"
-    )
+    readout, comma, method = str(row["readout"]).partition(", ")
+    read = READOUT_WORDS.get(readout, readout) + comma + method
+    spoken_at = "likeliest name" if row["site"] == "answer" else f"{row['site']}: {read}"
     return html.Li(
         [
             html.Span(DEPTH_WORDS.get(row["depth"], row["depth"]), className="name"),
@@ -120,7 +118,8 @@ def _pairs(results: Results) -> Component:
     pairs, where = most_confused(results)
     cards = [_pair(results, pair) for pair in pairs.head(PAIRS).to_dict("records")]
     every = parts.quiet_link("All pairs", link("confusion", run=results.name))
-    lead = f"Test images most often taken for another class, at: {where}."
+    said = "in the model's answers" if where == "answer" else f"at the {DEPTH_WORDS[where]}"
+    lead = f"Test images most often taken for another class, {said}."
     return parts.section("Most confused", html.Div(cards, className="pairs"), lead=lead, aside=every)
 
 
@@ -139,7 +138,8 @@ def _pair(results: Results, pair: dict[Any, Any]) -> Component:
 
 
 def _not_tested(results: Results) -> Component:
-    return parts.section("Not tested", html.Ul([html.Li(line) for line in results.budget.verdict.not_tested]))
+    lines = [html.Li(parts.with_code(line)) for line in results.budget.verdict.not_tested]
+    return parts.section("Not tested", html.Ul(lines))
 
 
 def _controls(results: Results) -> Component:

@@ -90,6 +90,23 @@ def test_dark_and_narrow_as_well(browser: Any, address: str, view: str):
     assert not visit.wrong
 
 
+def test_the_present_page_is_in_sight_on_a_phone(browser: Any, address: str):
+    visit = Visit(browser, address, viewport={"width": 420, "height": 900})
+    box = visit.open("data").locator("nav [aria-current=page]").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 420
+    visit.context.close()
+    assert not visit.wrong
+
+
+def test_a_link_that_may_not_be_copied_is_shown(visit: Visit):
+    page, shown = visit.open("curves?metric=bits"), []
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as without https
+    page.on("dialog", lambda dialog: (shown.append(dialog.default_value), dialog.dismiss()))
+    page.get_by_role("button", name="Copy link").click()
+    assert shown == [page.url]
+
+
 def test_choices_stand_in_the_address_and_back_takes_them_back(visit: Visit):
     page = visit.open("curves")
     page.get_by_text("Coarse", exact=True).click()

@@ -50,8 +50,8 @@ def print_calibration(found: Calibration) -> None:
         f"Named rightly: {_rate(counts, 'named', 'cases')} damaged runs that lose 15 points or more at their stage."
     )
     print(
-        f"False alarms: {_rate(counts, 'false_alarms', 'harmless')} harmless runs; of those in which any image was read "
-        f"otherwise, {_rate(counts, 'traced_alarms', 'traced')}."
+        f"False alarms: {_rate(counts, 'false_alarms', 'harmless')} harmless runs; of those in which any image was "
+        f"read otherwise, {_rate(counts, 'traced_alarms', 'traced')}."
     )
 
 

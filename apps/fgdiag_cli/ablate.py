@@ -70,14 +70,21 @@ def _print_plan(grid: "Grid", out: Path) -> None:
         for number, cell in enumerate(grid.cells, start=1)
     ]
     print_table("Cells in their order", ["cell", "name", "training", ""], rows)
-    minutes = sum(
-        stage.minutes or 0.0
-        for cell in grid.cells
-        if cell.name in left
-        for stage in grid.plans[cell.plan].stages
-    )
-    at_least = f"; {minutes:.0f} minutes of training in them at least" if minutes else ""
-    print(f"{len(left)} of {len(grid.cells)} cells to do{at_least}.")
+    print(f"{len(left)} of {len(grid.cells)} cells to do{_how_long(grid, out, left)}.")
+
+
+def _how_long(grid: "Grid", out: Path, left: set[str]) -> str:
+    """What is known of the time that is left: from cells that are done, or else from what their training is given."""
+    from fgdiag_probes.lab import minutes_left
+
+    if not left:
+        return ""
+    measured = minutes_left(grid, out)
+    if measured is not None:
+        return f", in about {measured:.0f} minutes, if each takes as long as those that are done"
+    stages = [stage for cell in grid.cells if cell.name in left for stage in grid.plans[cell.plan].stages]
+    trained = sum(stage.minutes or 0.0 for stage in stages)
+    return f"; {trained:.0f} minutes of training in them at least" if trained else ""
 
 
 def _length(grid: "Grid", plan: str) -> str:

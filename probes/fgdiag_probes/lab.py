@@ -162,6 +162,14 @@ def todo(grid: Grid, out: str | Path) -> Sequence[Cell]:
     return [cell for cell in grid.cells if not (_folder(Path(out), cell) / SCORES).exists()]
 
 
+def minutes_left(grid: Grid, out: str | Path) -> float | None:
+    """Minutes that the cells to do will take, if each takes as long as those that are done; None while none is."""
+    left = todo(grid, out)
+    efforts = [read_effort(_folder(Path(out), cell) / EFFORT) for cell in grid.cells if cell not in left]
+    taken = [sum(work["minutes"] for work in effort.values()) for effort in efforts if effort]
+    return len(left) * sum(taken) / len(taken) if taken else None
+
+
 def _effort(folder: Path) -> dict[str, float]:
     noted = read_effort(folder / EFFORT)
     minutes = {f"{work}, minutes": found["minutes"] for work, found in noted.items()}

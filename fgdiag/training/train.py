@@ -75,6 +75,8 @@ def train(
         The model is not built as `fgdiag assemble` builds one.
     ImagesNotUsable
         There is no readable training image.
+    PlanNotUsable
+        A stage has patience, and there is no readable validation image.
     RunBusy
         Another process is training in `out`.
     RunMismatch
@@ -122,6 +124,7 @@ class _Training:
         self.model = load(AutoModelForImageTextToText, source, {"dtype": torch.float32}).eval()
         check_assembled(self.model, name)
         self.processor = load_processor(source, {})
+        self.school = School(self.processor, teachings, plan, Path(features or self.work))
         asked = {"model": name, "images": [one.digest for one in teachings], **plan.json()}
         same_settings(self.work / "plan.json", asked, "a training")
         self.fast = fast_dtype(accelerator.device)
@@ -129,7 +132,6 @@ class _Training:
         if accelerator.device.type == "cpu":
             # The backward pass of the fused attention takes longer than these short sequences are worth.
             self.model.get_decoder().set_attn_implementation("eager")
-        self.school = School(self.processor, teachings, plan, Path(features or self.work))
 
     def all_stages(self) -> None:
         """Do every stage that is not done yet."""

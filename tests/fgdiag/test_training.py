@@ -262,3 +262,11 @@ def test_images_without_training_images_are_refused(joined: Path, colours: Image
     tested = colours.subset((colours.table["split"] == "test").to_numpy())
     with pytest.raises(ImagesNotUsable, match="No training image can be read"):
         train(joined, [Teaching(tested)], tmp_path / "vlm", PLAN)
+
+
+def test_patience_without_validation_images_is_refused(joined: Path, colours: ImageSet, tmp_path: Path):
+    unscored = Teaching(colours.subset((colours.table["split"] != "val").to_numpy()))
+    patient = Plan((Stage(steps=1, patience=2),))
+    with pytest.raises(PlanNotUsable, match=r"patience = 2, but no image of a split `val`.* leave patience out"):
+        train(joined, [unscored], tmp_path / "vlm", patient)
+    train(joined, [unscored], tmp_path / "vlm", Plan((Stage(steps=1),)))  # the refusal has left no plan behind

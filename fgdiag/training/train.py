@@ -141,9 +141,11 @@ class _Training:
                 checkpoint.load(done, learnt(self.model, [stage]))
                 continue
             _Stage(self, number, stage).run()
+            self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 checkpoint.save(done, Progress(number), learnt(self.model, [stage]))
-                (self.work / "checkpoint.safetensors").unlink(missing_ok=True)
+                for passed in ("checkpoint", "best"):
+                    (self.work / f"{passed}.safetensors").unlink(missing_ok=True)
             self.accelerator.wait_for_everyone()
 
     def write(self) -> None:
@@ -180,21 +182,24 @@ class _Stage:
         for tick in track(range(percent, 100), description=title, total=100, unit="%", done=percent):
             while self._share() < (tick + 1) / 100 and not self._given_up():
                 self._step()
-        if self.stage.patience and self.best_file.exists():
+        self.accelerator.wait_for_everyone()  # one process writes the best weights, all read them
+        if self.stage.patience and self._has(self.best_file):
             checkpoint.load(self.best_file, self.weights)
-        if self.accelerator.is_main_process:
-            self.best_file.unlink(missing_ok=True)
         self.model.requires_grad_(False)
         merge_adapters(self.model)
 
     def _begin(self) -> None:
-        if self.file.exists() and checkpoint.progress_of(self.file).stage == self.number:
+        if self._has(self.file):
             self.progress = checkpoint.load(self.file, self.weights, self.optimiser)
             say(f"going on with the training after {self.progress.step} steps")
         elif self.number == 0 and self.plan.warm_start and "projector" in self.stage.train:
             school = self.training.school
             start_from_names(self.model, self.training.processor, school.at(school.encoded(self.model)))
         self.saved = self.progress.seconds
+
+    def _has(self, file: Path) -> bool:
+        """Whether a checkpoint is there that is of this stage, not left over from the one before."""
+        return file.exists() and checkpoint.progress_of(file).stage == self.number
 
     def _share(self) -> float:
         """Share of the stage that is done."""
@@ -240,14 +245,14 @@ class _Stage:
         self.optimiser.step()
         return float(self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device)))  # pyright: ignore[reportArgumentType]
 
-    def _agreed(self, seconds: float) -> float:
+    def _agreed(self, measured: float) -> float:
         """What the first device has measured, so that all end after the same step."""
-        said = [seconds]
+        said = [measured]
         broadcast_object_list(said)
         return said[0]
 
     def _validate(self, rate: float) -> None:
-        loss = self._validation_loss()
+        loss = self._agreed(self._validation_loss())
         better = loss < self.progress.best
         self.progress = self.progress.validated(loss)
         if not self.accelerator.is_main_process:

@@ -156,6 +156,25 @@ def test_it_stops_where_validation_no_longer_improves(joined: Path, colours: Ima
     assert not (out / "training" / "best.safetensors").exists()
 
 
+def test_killed_after_its_last_step_a_stage_still_ends_with_its_best_weights(
+    joined: Path, colours: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = Plan((Stage(("llm",), epochs=60, learning_rate=0.3, patience=2),), batch_size=6)
+    whole = train(joined, [Teaching(colours)], tmp_path / "whole", plan)
+    real_save = loop.checkpoint.save
+
+    def killed_at_the_end(file: Path, *rest: Any) -> None:
+        if file.name == "stage-1.safetensors":
+            raise KeyboardInterrupt
+        real_save(file, *rest)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop.checkpoint, "save", killed_at_the_end)
+        train(joined, [Teaching(colours)], tmp_path / "killed", plan)
+    resumed = train(joined, [Teaching(colours)], tmp_path / "killed", plan)
+    assert changed(whole, resumed) == set()
+
+
 def test_a_stage_of_some_minutes_ends_with_them(joined: Path, colours: ImageSet, tmp_path: Path):
     out = train(joined, [Teaching(colours)], tmp_path / "vlm", Plan((Stage(minutes=0.02),), batch_size=6))
     history = pd.read_csv(out / "training" / "history.csv")

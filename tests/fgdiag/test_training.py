@@ -168,9 +168,10 @@ def test_killed_after_its_last_step_a_stage_still_ends_with_its_best_weights(
             raise KeyboardInterrupt
         real_save(file, *rest)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(loop.checkpoint, "save", killed_at_the_end)
+    monkeypatch.setattr(loop.checkpoint, "save", killed_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
         train(joined, [Teaching(colours)], tmp_path / "killed", plan)
+    monkeypatch.setattr(loop.checkpoint, "save", real_save)
     resumed = train(joined, [Teaching(colours)], tmp_path / "killed", plan)
     assert changed(whole, resumed) == set()
 
@@ -286,6 +287,10 @@ def test_images_without_training_images_are_refused(joined: Path, colours: Image
 def test_patience_without_validation_images_is_refused(joined: Path, colours: ImageSet, tmp_path: Path):
     unscored = Teaching(colours.subset((colours.table["split"] != "val").to_numpy()))
     patient = Plan((Stage(steps=1, patience=2),))
-    with pytest.raises(PlanNotUsable, match=r"patience = 2, but no image of a split `val`.* leave patience out"):
+    with pytest.raises(
+        PlanNotUsable, match=r"patience = 2, but no image of a split `val`.* leave patience out"
+    ):
         train(joined, [unscored], tmp_path / "vlm", patient)
-    train(joined, [unscored], tmp_path / "vlm", Plan((Stage(steps=1),)))  # the refusal has left no plan behind
+    train(
+        joined, [unscored], tmp_path / "vlm", Plan((Stage(steps=1),))
+    )  # the refusal has left no plan behind

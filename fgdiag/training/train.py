@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from transformers import AutoModelForImageTextToText
 
 from fgdiag.assemble import write_assembled
 from fgdiag.errors import RunMismatch
 from fgdiag.loading import load, load_processor
 from fgdiag.memory import keep_freed_memory
+from fgdiag.placement import device_for
 from fgdiag.precision import fast_dtype
 from fgdiag.progress import say, track
 from fgdiag.sources import source_of
@@ -26,7 +27,7 @@ from fgdiag.training.history import History
 from fgdiag.training.lessons import Teaching
 from fgdiag.training.loss import AnswerLoss
 from fgdiag.training.parts import check_assembled, learning, learnt, let_learn, merge_adapters
-from fgdiag.training.plan import Plan, Stage
+from fgdiag.training.plan import Plan, PlanNotUsable, Stage
 from fgdiag.training.school import School
 from fgdiag.training.warm_start import start_from_names
 
@@ -58,8 +59,7 @@ def train(
     plan
         The recipe.
     device
-        `auto`, `cpu`, or one GPU, such as `cuda:1`. Under `accelerate launch` each process takes its share of every
-        batch.
+        `auto`, `cpu`, or one GPU, such as `cuda:1`. Under `torchrun` each process takes its share of every batch.
     features
         Folder of what a frozen encoder puts out for the images, by default in `out/training`. Trainings of VLMs that
         share an encoder can share it.
@@ -71,12 +71,15 @@ def train(
 
     Raises
     ------
+    ModelNotFound
+        There is no such model or device.
     ModelNotSupported
         The model is not built as `fgdiag assemble` builds one.
     ImagesNotUsable
         There is no readable training image.
     PlanNotUsable
-        A stage has patience, and there is no readable validation image.
+        A stage has patience, and there is no readable validation image; or a batch has fewer images than there are
+        processes.
     RunBusy
         Another process is training in `out`.
     RunMismatch
@@ -87,7 +90,7 @@ def train(
         raise RunMismatch(
             f"{out} holds a model that was not trained there; give another folder for this one."
         )
-    accelerator = _accelerator(device)
+    accelerator = _accelerator(device, plan)
     # One process writes; the others would wait for its lock.
     with locked(out / FOLDER) if accelerator.is_main_process else nullcontext():
         run = _Training(str(model), teachings, out, plan, accelerator, features)
@@ -98,10 +101,14 @@ def train(
     return out
 
 
-def _accelerator(device: str) -> Accelerator:
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)  # accelerate takes the current one where a process is alone
-    return Accelerator(cpu=device == "cpu")
+def _accelerator(device: str, plan: Plan) -> Accelerator:
+    place = device_for(device)
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)  # accelerate takes the current one where a process is alone
+    # An encoder has weights that no image token depends on, such as DINOv2's mask token and last norm.
+    encoder_learns = any("encoder" in stage.train for stage in plan.stages)
+    meeting = DistributedDataParallelKwargs(find_unused_parameters=encoder_learns)
+    return Accelerator(cpu=place.type == "cpu", kwargs_handlers=[meeting])
 
 
 class _Training:
@@ -125,13 +132,24 @@ class _Training:
         check_assembled(self.model, name)
         self.processor = load_processor(source, {})
         self.school = School(self.processor, teachings, plan, Path(features or self.work))
+        self._share_out()
         asked = {"model": name, "images": [one.digest for one in teachings], **plan.json()}
-        same_settings(self.work / "plan.json", asked, "a training")
+        if accelerator.is_main_process:
+            same_settings(self.work / "plan.json", asked, "a training")
         self.fast = fast_dtype(accelerator.device)
         self.model.to(accelerator.device)
         if accelerator.device.type == "cpu":
             # The backward pass of the fused attention takes longer than these short sequences are worth.
             self.model.get_decoder().set_attn_implementation("eager")
+
+    def _share_out(self) -> None:
+        """Refuse a batch of which some process would have no image."""
+        images, processes = self.school.at(None).batch_size, self.accelerator.num_processes
+        if images < processes:
+            raise PlanNotUsable(
+                f"A batch of {images} images cannot be shared by {processes} processes; give more training images or "
+                "a larger batch_size, or start fewer processes."
+            )
 
     def all_stages(self) -> None:
         """Do every stage that is not done yet."""
@@ -236,7 +254,10 @@ class _Stage:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        for part in batch.parts(self.plan.accumulate):
+        smallest_share = (
+            self.classes.batch_size // devices
+        )  # all must cut alike, for they meet after each part
+        for part in batch.parts(min(self.plan.accumulate, smallest_share)):
             loss = self.loss(part) / tokens
             # Devices average their gradients; the loss is a mean over the tokens of all.
             self.accelerator.backward(loss * devices)

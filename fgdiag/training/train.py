@@ -205,6 +205,12 @@ class _Stage:
             checkpoint.load(self.best_file, self.weights)
         self.model.requires_grad_(False)
         merge_adapters(self.model)
+        self._free()
+
+    def _free(self) -> None:
+        """Let go of gradients and moments, which the next stage would find in its way."""
+        self.model.zero_grad(set_to_none=True)
+        self.loss, self.optimiser = self.accelerator.free_memory(self.loss, self.optimiser)
 
     def _begin(self) -> None:
         if self._has(self.file):

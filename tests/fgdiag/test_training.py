@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pandas as pd
@@ -168,6 +169,31 @@ def test_a_stage_of_some_minutes_ends_with_them(joined: Path, colours: ImageSet,
     history = pd.read_csv(out / "training" / "history.csv")
     assert history["step"].iloc[-1] > 3
     assert history["learning rate"].iloc[-1] < 0.2 * history["learning rate"].max()
+
+
+def test_a_stage_leaves_no_optimiser_and_no_gradient_behind(
+    joined: Path, colours: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real_run, optimisers, gradients = loop._Stage.run, [], []
+
+    def run(self: Any) -> None:
+        optimisers.append(ref(self.optimiser))
+        real_run(self)
+        gradients.extend(name for name, weight in self.model.named_parameters() if weight.grad is not None)
+
+    monkeypatch.setattr(loop._Stage, "run", run)
+    alive_at_start: list[list[bool]] = []
+    real_begin = loop._Stage._begin
+
+    def begin(self: Any) -> None:
+        alive_at_start.append([one() is not None for one in optimisers])
+        real_begin(self)
+
+    monkeypatch.setattr(loop._Stage, "_begin", begin)
+    plan = replace(PLAN, stages=(Stage(("llm",), steps=1), Stage(steps=1)))
+    train(joined, [Teaching(colours)], tmp_path / "vlm", plan)
+    assert alive_at_start == [[True], [False, True]]
+    assert gradients == []
 
 
 def test_labels_that_answer_a_question_of_their_own_are_learnt(

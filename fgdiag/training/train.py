@@ -13,7 +13,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from transformers import AutoModelForImageTextToText
 
 from fgdiag.assemble import write_assembled
-from fgdiag.errors import RunMismatch
+from fgdiag.errors import RunMismatch, TrainingDiverged
 from fgdiag.loading import load, load_processor
 from fgdiag.memory import keep_freed_memory
 from fgdiag.placement import device_for
@@ -80,6 +80,8 @@ def train(
     PlanNotUsable
         A stage has patience, and there is no readable validation image; or a batch has fewer images than there are
         processes.
+    TrainingDiverged
+        The loss is no longer a number.
     RunBusy
         Another process is training in `out`.
     RunMismatch
@@ -268,9 +270,19 @@ class _Stage:
             # Devices average their gradients; the loss is a mean over the tokens of all.
             self.accelerator.backward(loss * devices)
             total += float(loss.detach())
-        self.accelerator.clip_grad_norm_(list(self.weights.values()), 1.0)
+        norm = self.accelerator.clip_grad_norm_(list(self.weights.values()), 1.0)
+        loss = float(self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device)))  # pyright: ignore[reportArgumentType]
+        self._refuse_divergence(loss, norm)
         self.optimiser.step()
-        return float(self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device)))  # pyright: ignore[reportArgumentType]
+        return loss
+
+    def _refuse_divergence(self, *measured: Any) -> None:
+        """Stop before a step would spoil the weights, so that the last checkpoint stays good."""
+        if not all(math.isfinite(one) for one in measured):
+            raise TrainingDiverged(
+                f"The loss of stage {self.number + 1} is no longer a number after {self.progress.step} steps: train "
+                f"into another folder with a learning_rate lower than {self.stage.learning_rate:g}."
+            )
 
     def _agreed(self, measured: float) -> float:
         """What the first device has measured, so that all end after the same step."""

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -14,7 +15,14 @@ from fgdiag_probes import name_likelihood
 from safetensors.torch import load_file
 
 from fgdiag.assemble import Projector, assemble, write_assembled
-from fgdiag.errors import ImagesNotUsable, ModelNotFound, ModelNotSupported, RunBusy, RunMismatch
+from fgdiag.errors import (
+    ImagesNotUsable,
+    ModelNotFound,
+    ModelNotSupported,
+    RunBusy,
+    RunMismatch,
+    TrainingDiverged,
+)
 from fgdiag.image_set import ImageSet
 from fgdiag.prompts import FINE_QUESTION
 from fgdiag.store import locked
@@ -196,6 +204,24 @@ def test_a_stage_leaves_no_optimiser_and_no_gradient_behind(
     assert gradients == []
 
 
+def test_a_loss_of_nan_stops_the_training_and_leaves_its_last_checkpoint(
+    joined: Path, colours: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real_forward, calls = loop.AnswerLoss.forward, count()
+
+    def turns_to_nan(self: Any, batch: Any) -> torch.Tensor:
+        return real_forward(self, batch) * (1 if next(calls) < 3 else float("nan"))
+
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop.AnswerLoss, "forward", turns_to_nan)
+    said = "loss of stage 1 is no longer a number after 3 steps.* learning_rate lower than 0.001"
+    with pytest.raises(TrainingDiverged, match=said):
+        train(joined, [Teaching(colours)], tmp_path / "vlm", PLAN)
+    kept = tmp_path / "vlm" / "training" / "checkpoint.safetensors"
+    assert loop.checkpoint.progress_of(kept).step == 3
+    assert all(torch.isfinite(weight).all() for weight in load_file(kept).values())
+
+
 def test_labels_that_answer_a_question_of_their_own_are_learnt(
     joined: Path, colours: ImageSet, tmp_path: Path
 ):
@@ -242,9 +268,27 @@ def test_a_plan_is_read_from_toml(tmp_path: Path):
         ("ask = {colour = 1}", "expected shares above 0 of some of fine, coarse"),
         ("views = [", "cannot be read as a plan"),
         ('[[stage]]\nepochs = "six"', "A stage has epochs = 'six'; expected a number"),
-        ('views = "three"', "A plan has views = 'three'; expected a number"),
+        ('views = "three"', "A plan has views = 'three'; expected a whole number"),
         ("ask = {fine = true}", "A plan has fine = True; expected a number"),
         ("stage = 3", "A plan has stage = 3; expected one or more tables"),
+        ("[[stage]]\nepochs = 3\ntrain = 5", "A stage has train = 5; expected some of projector"),
+        ('ask = ["fine"]', r"A plan has ask = \['fine'\]; expected shares"),
+        ("ask = {fine = -1}", "A plan has fine = -1; expected a number, 0 or more"),
+        ("[[stage]]\nsteps = 2.5", "A stage has steps = 2.5; expected a whole number, 1 or more"),
+        ("batch_size = 2.5", "A plan has batch_size = 2.5; expected a whole number, 1 or more"),
+        ("views = 0", "A plan has views = 0; expected a whole number, 1 or more"),
+        ("seed = -1", "A plan has seed = -1; expected a whole number, 0 or more"),
+        (
+            "[[stage]]\nepochs = 3\npatience = -1",
+            "A stage has patience = -1; expected a whole number, 0 or more",
+        ),
+        (
+            "[[stage]]\nepochs = 3\nlora_rank = 0",
+            "A stage has lora_rank = 0; expected a whole number, 1 or more",
+        ),
+        ("[[stage]]\nepochs = nan", "A stage has epochs = nan; expected a number"),
+        ("[[stage]]\nminutes = inf", "A stage has minutes = inf; expected a number"),
+        ("[[stage]]\nepochs = 3\nlearning_rate = -1", "A stage has learning_rate = -1; expected a number"),
     ],
 )
 def test_a_plan_that_cannot_be_meant_is_refused(text: str, said: str, tmp_path: Path):

@@ -134,7 +134,7 @@ class _Training:
         check_assembled(self.model, name)
         self.processor = load_processor(source, {})
         self.school = School(self.processor, teachings, plan, Path(features or self.work))
-        self._share_out()
+        self._refuse_empty_shares()
         asked = {"model": name, "images": [one.digest for one in teachings], **plan.json()}
         if accelerator.is_main_process:
             same_settings(self.work / "plan.json", asked, "a training")
@@ -144,7 +144,7 @@ class _Training:
             # The backward pass of the fused attention takes longer than these short sequences are worth.
             self.model.get_decoder().set_attn_implementation("eager")
 
-    def _share_out(self) -> None:
+    def _refuse_empty_shares(self) -> None:
         """Refuse a batch of which some process would have no image."""
         images, processes = self.school.at(None).batch_size, self.accelerator.num_processes
         if images < processes:
@@ -262,10 +262,8 @@ class _Stage:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        smallest_share = (
-            self.classes.batch_size // devices
-        )  # all must cut alike, for they meet after each part
-        for part in batch.parts(min(self.plan.accumulate, smallest_share)):
+        # All devices cut alike, for they meet after each part.
+        for part in batch.parts(min(self.plan.accumulate, self.classes.batch_size // devices)):
             loss = self.loss(part) / tokens
             # Devices average their gradients; the loss is a mean over the tokens of all.
             self.accelerator.backward(loss * devices)

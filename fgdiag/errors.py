@@ -13,6 +13,7 @@
     ├── RunBusy             another process is writing this run
     ├── RunIncomplete       a step needs results that an earlier step has not written yet
     ├── NoSpace             the disk is full or the folder cannot be written
+    ├── TrainingDiverged    the loss of a training is no longer a number
     ├── EndpointFailed      a served model does not answer, or must not be asked so
     ├── DownloadFailed      a file could not be fetched, or is not the file that was pinned
     └── ControlFailed       a control is not where it must be, so no number of the run can be believed
@@ -92,6 +93,10 @@ class RunIncomplete(FgdiagError, FileNotFoundError):
 
 class NoSpace(FgdiagError, OSError):
     """The disk is full, or the folder cannot be written."""
+
+
+class TrainingDiverged(FgdiagError, ArithmeticError):
+    """The loss of a training, or its gradient, is no longer a number."""
 
 
 class EndpointFailed(FgdiagError, ConnectionError):

@@ -1,6 +1,7 @@
 """The questions fgdiag asks, class names as a person says them, and prompts for models without a chat template."""
 
 import re
+from typing import Any
 
 FINE_QUESTION = "What exactly is this?"
 COARSE_QUESTION = "What kind of thing is this?"
@@ -50,3 +51,15 @@ def with_answer(prompt: str, answer: str) -> str:
     """Append an answer, behind a blank unless the prompt ends in white space or in a tag such as `<|assistant|>`."""
     blank = "" if not prompt or prompt[-1].isspace() or prompt[-1] == ">" else " "
     return prompt + blank + answer
+
+
+def answer_tokens(tokenizer: Any, prompt: str, answer: str) -> tuple[int, ...]:
+    """Token ids of an answer where it stands behind the prompt, as `with_answer` puts it.
+
+    Alone it may be other tokens: tokenizers such as Llama 2's put a blank before every text.
+    """
+    answered = with_answer(prompt, answer)
+    before, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answered))
+    if whole[: len(before)] == before:
+        return tuple(whole[len(before) :])
+    return tuple(tokenizer(answered.removeprefix(prompt), add_special_tokens=False)["input_ids"])

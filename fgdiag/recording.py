@@ -98,6 +98,8 @@ class Recording:
         """Blocks still to be written, with everything ready to write them."""
         missing = [i for i in range(len(self.blocks)) if not self._mark(i).exists()]
         with writing_to(self.path):
+            for left_by_a_kill in self.path.rglob(f"*{PARTIAL}"):
+                left_by_a_kill.unlink()
             (self.path / BLOCKS).mkdir(exist_ok=True)
             if missing:
                 self._ready_arrays(fresh=len(missing) == len(self.blocks))
@@ -164,8 +166,6 @@ class Recording:
         if fresh:  # killed while the arrays were laid out, they may be there in part
             shutil.rmtree(store, ignore_errors=True)
             self._lay_out(store)
-        for leftover in store.rglob(f"*{PARTIAL}"):
-            leftover.unlink()
         group = zarr.open_group(LocalStore(store), mode="r+")
         for site, name in self._places():
             array = group[f"{site['site']}/{name}"]

@@ -20,6 +20,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Self
 
 import numpy as np
@@ -293,7 +294,8 @@ def writing_to(run: Path) -> Iterator[None]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(path.name + PARTIAL)
+    # A name of this writer's own, or another one's part would be taken from under it.
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}{PARTIAL}")
     with writing_to(path.parent):
         try:
             partial.write_bytes(data)

@@ -1,8 +1,10 @@
 """The curves of a training: a CSV file, and TensorBoard's events where that is installed."""
 
 import csv
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from fgdiag.training.checkpoint import Progress
 
@@ -21,12 +23,16 @@ class History:
     """Appends a row at each validation to `folder/history.csv`."""
 
     def __init__(self, folder: Path) -> None:
-        self.file = folder / "history.csv"
-        self.board = None
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
+        self.folder, self.file = folder, folder / "history.csv"
 
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+    @cached_property
+    def board(self) -> Any:
+        """TensorBoard's writer, opened at the first row, or None where that is not installed."""
+        if find_spec("tensorboard") is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder / "tensorboard"))
 
     def note(self, progress: Progress, validation: float, rate: float, speed: float) -> None:
         """Write how things stand; losses in nats a token, `speed` in images a second."""

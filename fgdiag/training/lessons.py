@@ -9,7 +9,7 @@ import numpy as np
 
 from fgdiag.image_set import ImageSet
 from fgdiag.images import open_images
-from fgdiag.prompts import COARSE_QUESTION, FINE_QUESTION, spoken, with_answer
+from fgdiag.prompts import COARSE_QUESTION, FINE_QUESTION, answer_tokens, spoken
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,8 @@ class Tokenized:
         prompt = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        before, _, after = prompt.partition(self.processor.image_token)
-        said = with_answer(after, answer)[len(after) :] + self.processor.tokenizer.eos_token
-        return Lesson(self._ids(before), self._ids(after), self._ids(said))
-
-    def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        tokenizer = self.processor.tokenizer
+        asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        image = asked.index(tokenizer.convert_tokens_to_ids(self.processor.image_token))
+        said = (*answer_tokens(tokenizer, prompt, answer), tokenizer.eos_token_id)
+        return Lesson(tuple(asked[:image]), tuple(asked[image + 1 :]), said)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,10 +35,9 @@ class Batch:
         return sum(len(lesson.answer) for lesson in self.lessons)
 
     def parts(self, count: int) -> "list[Batch]":
-        """Cut into up to `count` batches of about the same size."""
-        size = -(-len(self.lessons) // count)
-        starts = range(0, len(self.lessons), size)
-        return [Batch(self.seen[at : at + size], self.lessons[at : at + size]) for at in starts]
+        """Cut into `count` batches of about the same size; there must be as many lessons."""
+        cuts = [len(self.lessons) * k // count for k in range(count + 1)]
+        return [Batch(self.seen[at:end], self.lessons[at:end]) for at, end in pairwise(cuts)]
 
 
 class AnswerLoss(nn.Module):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -49,6 +50,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
+        if not isinstance(self.train, str | list | tuple):
+            raise PlanNotUsable(f"A stage has train = {self.train!r}; expected some of {', '.join(PARTS)}.")
         object.__setattr__(self, "train", (self.train,) if isinstance(self.train, str) else tuple(self.train))
         unknown = [part for part in self.train if part not in PARTS]
         if unknown or not self.train:
@@ -59,10 +62,11 @@ class Stage:
             raise PlanNotUsable("A stage trains llm and llm-lora; expected one of the two.")
         given = {name: getattr(self, name) for name in ("epochs", "steps", "minutes")}
         long = {name: value for name, value in given.items() if value is not None}
-        rates = {
-            name: getattr(self, name) for name in ("learning_rate", "weight_decay", "lora_rank", "patience")
-        }
+        rates = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
         _check_numbers("A stage", long | rates)
+        steps = {} if self.steps is None else {"steps": self.steps}
+        _check_counts("A stage", {"lora_rank": self.lora_rank, **steps}, least=1)
+        _check_counts("A stage", {"patience": self.patience}, least=0)
         if len(long) != 1 or min(long.values()) <= 0:
             raise PlanNotUsable(
                 f"A stage of {', '.join(self.train)} has {long or 'no length'}; expected one of epochs, steps and "
@@ -102,16 +106,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked or cut."""
+        if not isinstance(self.ask, Mapping):
+            raise PlanNotUsable(
+                f"A plan has ask = {self.ask!r}; expected shares, such as ask = {{ fine = 1 }}."
+            )
+        _check_numbers("A plan", self.ask)
         sizes = {name: getattr(self, name) for name in ("batch_size", "accumulate", "views")}
-        _check_numbers("A plan", {**sizes, "seed": self.seed, **self.ask})
+        _check_counts("A plan", sizes, least=1)
+        _check_counts("A plan", {"seed": self.seed}, least=0)
         unknown = [kind for kind in self.ask if kind not in KINDS]
-        if unknown or not sum(self.ask.values()) > 0 or min(self.ask.values()) < 0:
+        if unknown or not sum(self.ask.values()) > 0:
             raise PlanNotUsable(
                 f"A plan asks {dict(self.ask)}; expected shares above 0 of some of {', '.join(KINDS)}."
             )
-        for name, size in sizes.items():
-            if size < 1:
-                raise PlanNotUsable(f"A plan has {name} = {size}; expected 1 or more.")
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -166,5 +173,11 @@ def _names(kind: type) -> list[str]:
 
 def _check_numbers(what: str, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise PlanNotUsable(f"{what} has {name} = {value!r}; expected a number.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+            raise PlanNotUsable(f"{what} has {name} = {value!r}; expected a number, 0 or more.")
+
+
+def _check_counts(what: str, values: Mapping[str, Any], *, least: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise PlanNotUsable(f"{what} has {name} = {value!r}; expected a whole number, {least} or more.")

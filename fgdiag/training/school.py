@@ -15,7 +15,7 @@ from fgdiag.fingerprint import fingerprint_of
 from fgdiag.training.features import cache_features, view_of
 from fgdiag.training.lessons import Lesson, Teaching, Tokenized
 from fgdiag.training.loss import Batch
-from fgdiag.training.plan import Plan
+from fgdiag.training.plan import Plan, PlanNotUsable
 
 VALIDATED = 128
 """Validation images, at most."""
@@ -30,6 +30,8 @@ class School:
     ------
     ImagesNotUsable
         There is no readable training image.
+    PlanNotUsable
+        A stage has patience, and there is no readable validation image.
     """
 
     def __init__(self, processor: Any, teachings: Sequence[Teaching], plan: Plan, work: Path) -> None:
@@ -42,6 +44,12 @@ class School:
         self.val_rows = [(k, row) for k, row in rows if splits[k][row] == "val"]
         if not self.train_rows:
             raise ImagesNotUsable("No training image can be read; give images with a `train` split.")
+        patience = max((stage.patience for stage in plan.stages), default=0)
+        if patience and not self.val_rows:
+            raise PlanNotUsable(
+                f"A stage has patience = {patience}, but no image of a split `val` can be read; give images with a "
+                "folder `val/` beside `train/` and `test/`, or leave patience out."
+            )
 
     def encoded(self, model: Any) -> list[np.ndarray]:
         """Let the frozen encoder see every view of every image once; kept on disk for this encoder."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from transformers import AutoModelForImageTextToText
 
 from fgdiag.assemble import write_assembled
-from fgdiag.errors import RunMismatch
+from fgdiag.errors import RunMismatch, TrainingDiverged
 from fgdiag.loading import load, load_processor
 from fgdiag.memory import keep_freed_memory
+from fgdiag.placement import device_for
 from fgdiag.precision import fast_dtype
 from fgdiag.progress import say, track
 from fgdiag.sources import source_of
@@ -26,7 +27,7 @@ from fgdiag.training.history import History
 from fgdiag.training.lessons import Teaching
 from fgdiag.training.loss import AnswerLoss
 from fgdiag.training.parts import check_assembled, learning, learnt, let_learn, merge_adapters
-from fgdiag.training.plan import Plan, Stage
+from fgdiag.training.plan import Plan, PlanNotUsable, Stage
 from fgdiag.training.school import School
 from fgdiag.training.warm_start import start_from_names
 
@@ -58,8 +59,7 @@ def train(
     plan
         The recipe.
     device
-        `auto`, `cpu`, or one GPU, such as `cuda:1`. Under `accelerate launch` each process takes its share of every
-        batch.
+        `auto`, `cpu`, or one GPU, such as `cuda:1`. Under `torchrun` each process takes its share of every batch.
     features
         Folder of what a frozen encoder puts out for the images, by default in `out/training`. Trainings of VLMs that
         share an encoder can share it.
@@ -71,10 +71,17 @@ def train(
 
     Raises
     ------
+    ModelNotFound
+        There is no such model or device.
     ModelNotSupported
         The model is not built as `fgdiag assemble` builds one.
     ImagesNotUsable
         There is no readable training image.
+    PlanNotUsable
+        A stage has patience, and there is no readable validation image; or a batch has fewer images than there are
+        processes.
+    TrainingDiverged
+        The loss is no longer a number.
     RunBusy
         Another process is training in `out`.
     RunMismatch
@@ -85,7 +92,7 @@ def train(
         raise RunMismatch(
             f"{out} holds a model that was not trained there; give another folder for this one."
         )
-    accelerator = _accelerator(device)
+    accelerator = _accelerator(device, plan)
     # One process writes; the others would wait for its lock.
     with locked(out / FOLDER) if accelerator.is_main_process else nullcontext():
         run = _Training(str(model), teachings, out, plan, accelerator, features)
@@ -96,10 +103,14 @@ def train(
     return out
 
 
-def _accelerator(device: str) -> Accelerator:
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)  # accelerate takes the current one where a process is alone
-    return Accelerator(cpu=device == "cpu")
+def _accelerator(device: str, plan: Plan) -> Accelerator:
+    place = device_for(device)
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)  # accelerate takes the current one where a process is alone
+    # An encoder has weights that no image token depends on, such as DINOv2's mask token and last norm.
+    encoder_learns = any("encoder" in stage.train for stage in plan.stages)
+    meeting = DistributedDataParallelKwargs(find_unused_parameters=encoder_learns)
+    return Accelerator(cpu=place.type == "cpu", kwargs_handlers=[meeting])
 
 
 class _Training:
@@ -122,14 +133,25 @@ class _Training:
         self.model = load(AutoModelForImageTextToText, source, {"dtype": torch.float32}).eval()
         check_assembled(self.model, name)
         self.processor = load_processor(source, {})
+        self.school = School(self.processor, teachings, plan, Path(features or self.work))
+        self._refuse_empty_shares()
         asked = {"model": name, "images": [one.digest for one in teachings], **plan.json()}
-        same_settings(self.work / "plan.json", asked, "a training")
+        if accelerator.is_main_process:
+            same_settings(self.work / "plan.json", asked, "a training")
         self.fast = fast_dtype(accelerator.device)
         self.model.to(accelerator.device)
         if accelerator.device.type == "cpu":
             # The backward pass of the fused attention takes longer than these short sequences are worth.
             self.model.get_decoder().set_attn_implementation("eager")
-        self.school = School(self.processor, teachings, plan, Path(features or self.work))
+
+    def _refuse_empty_shares(self) -> None:
+        """Refuse a batch of which some process would have no image."""
+        images, processes = self.school.at(None).batch_size, self.accelerator.num_processes
+        if images < processes:
+            raise PlanNotUsable(
+                f"A batch of {images} images cannot be shared by {processes} processes; give more training images or "
+                "a larger batch_size, or start fewer processes."
+            )
 
     def all_stages(self) -> None:
         """Do every stage that is not done yet."""
@@ -139,9 +161,11 @@ class _Training:
                 checkpoint.load(done, learnt(self.model, [stage]))
                 continue
             _Stage(self, number, stage).run()
+            self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 checkpoint.save(done, Progress(number), learnt(self.model, [stage]))
-                (self.work / "checkpoint.safetensors").unlink(missing_ok=True)
+                for passed in ("checkpoint", "best"):
+                    (self.work / f"{passed}.safetensors").unlink(missing_ok=True)
             self.accelerator.wait_for_everyone()
 
     def write(self) -> None:
@@ -178,21 +202,30 @@ class _Stage:
         for tick in track(range(percent, 100), description=title, total=100, unit="%", done=percent):
             while self._share() < (tick + 1) / 100 and not self._given_up():
                 self._step()
-        if self.stage.patience and self.best_file.exists():
+        self.accelerator.wait_for_everyone()  # one process writes the best weights, all read them
+        if self.stage.patience and self._has(self.best_file):
             checkpoint.load(self.best_file, self.weights)
-        if self.accelerator.is_main_process:
-            self.best_file.unlink(missing_ok=True)
         self.model.requires_grad_(False)
         merge_adapters(self.model)
+        self._free()
+
+    def _free(self) -> None:
+        """Let go of gradients and moments, which the next stage would find in its way."""
+        self.model.zero_grad(set_to_none=True)
+        self.loss, self.optimiser = self.accelerator.free_memory(self.loss, self.optimiser)
 
     def _begin(self) -> None:
-        if self.file.exists() and checkpoint.progress_of(self.file).stage == self.number:
+        if self._has(self.file):
             self.progress = checkpoint.load(self.file, self.weights, self.optimiser)
             say(f"going on with the training after {self.progress.step} steps")
         elif self.number == 0 and self.plan.warm_start and "projector" in self.stage.train:
             school = self.training.school
             start_from_names(self.model, self.training.processor, school.at(school.encoded(self.model)))
         self.saved = self.progress.seconds
+
+    def _has(self, file: Path) -> bool:
+        """Whether a checkpoint is there that is of this stage, not left over from the one before."""
+        return file.exists() and checkpoint.progress_of(file).stage == self.number
 
     def _share(self) -> float:
         """Share of the stage that is done."""
@@ -229,23 +262,34 @@ class _Stage:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        for part in batch.parts(self.plan.accumulate):
+        # All devices cut alike, for they meet after each part.
+        for part in batch.parts(min(self.plan.accumulate, self.classes.batch_size // devices)):
             loss = self.loss(part) / tokens
             # Devices average their gradients; the loss is a mean over the tokens of all.
             self.accelerator.backward(loss * devices)
             total += float(loss.detach())
-        self.accelerator.clip_grad_norm_(list(self.weights.values()), 1.0)
+        norm = self.accelerator.clip_grad_norm_(list(self.weights.values()), 1.0)
+        loss = float(self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device)))  # pyright: ignore[reportArgumentType]
+        self._refuse_divergence(loss, norm)
         self.optimiser.step()
-        return float(self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device)))  # pyright: ignore[reportArgumentType]
+        return loss
 
-    def _agreed(self, seconds: float) -> float:
+    def _refuse_divergence(self, *measured: Any) -> None:
+        """Stop before a step would spoil the weights, so that the last checkpoint stays good."""
+        if not all(math.isfinite(one) for one in measured):
+            raise TrainingDiverged(
+                f"The loss of stage {self.number + 1} is no longer a number after {self.progress.step} steps: train "
+                f"into another folder with a learning_rate lower than {self.stage.learning_rate:g}."
+            )
+
+    def _agreed(self, measured: float) -> float:
         """What the first device has measured, so that all end after the same step."""
-        said = [seconds]
+        said = [measured]
         broadcast_object_list(said)
         return said[0]
 
     def _validate(self, rate: float) -> None:
-        loss = self._validation_loss()
+        loss = self._agreed(self._validation_loss())
         better = loss < self.progress.best
         self.progress = self.progress.validated(loss)
         if not self.accelerator.is_main_process:

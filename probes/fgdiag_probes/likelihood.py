@@ -7,7 +7,7 @@ models whose cache does not reproduce a whole pass run each name by itself.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from fgdiag.memory import keep_freed_memory, no_memory
 from fgdiag.progress import say
-from fgdiag.prompts import with_answer
+from fgdiag.prompts import answer_tokens
 from fgdiag_probes.name_scoring import (
     score_by_decoder_passes,
     score_by_decoder_rows,
@@ -91,13 +91,7 @@ def name_lengths(vlm: "VLM", names: Sequence[str], question: str) -> np.ndarray:
 
 def answer_ids(vlm: "VLM", prompt: str, name: str) -> Tokens:
     """Tokens of a name where it stands behind the prompt."""
-    tokenizer: Any = vlm.processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
-    answered = with_answer(prompt, name)
-    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(answered, add_special_tokens=False)["input_ids"]
-    if whole[: len(before)] == before:
-        return tuple(whole[len(before) :])
-    return tuple(tokenizer(answered.removeprefix(prompt), add_special_tokens=False)["input_ids"])
+    return answer_tokens(vlm.processor.tokenizer, prompt, name)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # --- which way a model allows ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,14 @@ def test_blocks_without_a_mark_are_written_again(tmp_path: Path):
     (torn / "blocks" / "00001.json").unlink()
     chunk = torn / "activations.zarr" / "vision" / "image" / "c" / "1" / "0"
     chunk.write_bytes(b"half")
-    chunk.with_suffix(".0123.partial").write_bytes(b"left over by a kill")
+    for written in (
+        chunk,
+        torn / "images.parquet",
+        torn / "blocks" / "00001.json",
+        torn / "results" / "a.json",
+    ):
+        written.parent.mkdir(exist_ok=True)
+        written.with_name(f"{written.name}.0123-4.partial").write_bytes(b"left over by a kill")
     recording = Recording.resume(torn, asked(), table())
     assert recording is not None
     assert recording.missing() == [1]
@@ -211,6 +219,21 @@ def test_the_lock_holds_against_the_same_process_and_is_let_go(run: Run):
         pass
     with run.lock():
         pass
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file, replace = tmp_path / "kept", os.replace
+
+    def overtaken(partial: Path, path: Path) -> None:
+        monkeypatch.setattr("fgdiag.store.os.replace", replace)
+        with ThreadPoolExecutor() as other:
+            other.submit(write_bytes, path, b"the other's").result()
+        assert path.read_bytes() == b"the other's"
+        replace(partial, path)
+
+    monkeypatch.setattr("fgdiag.store.os.replace", overtaken)
+    write_bytes(file, b"the last one's")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"kept": b"the last one's"}
 
 
 def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+SMALL = 5.0
+"""Points a second drop may have at most, at the upper end of its interval, to be called none beside a first one.
+Not to see a drop is no proof that there is none."""
+SMALL_SHARE = 0.5
+"""The same as a share of the first drop, which may be small itself."""
+
 
 def rows_of(table: pd.DataFrame) -> list[Row]:
     """Rows of a table, each by column."""
@@ -61,15 +67,26 @@ def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
             f"own answer, the most likely class name, is right for {percent(after['accuracy'])} {fall}"
         )
     if not drop.get("lost", True):
+        lost_too = (
+            ", but does not lose it"
+            if _is_small(drop["high_nonlinear"], drop)
+            else "; whether it is lost too is not seen"
+        )
         return (
-            f"The {drop['stage']} makes the fine detail harder to read, but does not lose it: {readable} and "
-            f"{percent(after['accuracy'])} {_where(after)} {fall}, while a small network still names "
-            f"{percent(after['nonlinear'])} there"
+            f"The {drop['stage']} makes the fine detail harder to read{lost_too}: {readable} and "
+            f"{percent(after['accuracy'])} {_where(after)} {fall}, but with the better of probe and small network "
+            f"the drop is {drop['drop_nonlinear']:.1f} points ({drop['low_nonlinear']:.1f} to "
+            f"{drop['high_nonlinear']:.1f})"
         )
     return (
         f"The {drop['stage']} loses the fine detail: {readable} but {percent(after['accuracy'])} "
         f"{_where(after)} {fall}"
     )
+
+
+def _is_small(high: float, drop: Row) -> bool:
+    """Whether a drop whose interval ends at `high` points is next to nothing beside another drop."""
+    return high < min(SMALL, SMALL_SHARE * drop["drop"])
 
 
 def _where(depth: Row) -> str:

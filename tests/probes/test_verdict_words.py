@@ -1,0 +1,48 @@
+from typing import Any
+
+import pytest
+from fgdiag_probes.verdict_words import lost
+
+
+def depth(name: str, accuracy: float, **more: Any) -> dict[str, Any]:
+    """A row of `LossBudget.depths`."""
+    shares = {"accuracy": accuracy, "chance": 0.1, "above_chance": True}
+    return {"level": "fine|coarse", "depth": name, "site": name, "readout": "image", **shares, **more}
+
+
+def drop(size: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    """A row of `LossBudget.drops`: what the projector loses."""
+    between = {"level": "fine|coarse", "from": "vision", "to": "projector", "stage": "projector"}
+    fall = {"drop": size, "low": low, "high": high, "significant": low > 0, "lost": True}
+    return {**between, **fall, **more}
+
+
+def by_network(size: float, low: float, high: float) -> dict[str, Any]:
+    """The columns of a drop that tell what is left where a network may read too."""
+    return {"drop_nonlinear": size, "low_nonlinear": low, "high_nonlinear": high, "lost": low > 0}
+
+
+def said(fall: dict[str, Any], *depths: dict[str, Any]) -> str:
+    rows = depths or (depth("vision", 0.8), depth("projector", 0.7))
+    return lost(fall, {(row["level"], row["depth"]): row for row in rows})
+
+
+def test_a_network_not_seen_to_fall_does_not_prove_that_nothing_is_lost() -> None:
+    sentence = said(drop(9.2, 5.6, 13.0, **by_network(6.3, -0.3, 12.3)))
+    assert "does not lose it" not in sentence
+    assert sentence.startswith(
+        "The projector makes the fine detail harder to read; whether it is lost too is not seen"
+    )
+    assert sentence.endswith(
+        "with the better of probe and small network the drop is 6.3 points (-0.3 to 12.3)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("linear", "high", "kept"), [(30.0, 4.9, True), (30.0, 5.1, False), (6.0, 2.9, True), (6.0, 3.1, False)]
+)
+def test_what_is_next_to_nothing_beside_the_linear_drop_is_not_lost(
+    linear: float, high: float, kept: bool
+) -> None:
+    sentence = said(drop(linear, 2.0, 40.0, **by_network(1.0, -2.0, high)))
+    assert ("does not lose it" in sentence) is kept

@@ -39,12 +39,13 @@ class LossBudget:
         likewise, `p_value` (Holm-corrected over the drops of the level), `significant`, and `made_good`: a later
         depth rises significantly above `to` and is not significantly below `from`, so nothing was lost for good.
         `drop_nonlinear` and its interval: the same where the better of the linear probe and a small network
-        speaks; `lost`: whether that is seen to fall too. Where it is not, it may fall unseen.
+        speaks; `by_network`: whether it is the network at one end at least; `lost`: whether that is seen to fall too. Where it is not, it may fall unseen.
     depths
         One row a level and depth, and the pixel baseline: `site` and `readout` that speak for it, `accuracy`
         in [0, 1] with `low` and `high`, `bits`, `chance`, whether it is significantly `above_chance` and
         `above_pixels`, `gain_high`: by how much it may be above the better of the two (upper end of the 95 %
-        interval), and `nonlinear`: the accuracy of the better of the linear probe and a small network.
+        interval), `nonlinear`: the accuracy of the better of the linear probe and a small network, and `by_network`:
+        whether that is the network.
     verdict
         The stage that loses the fine detail, in one sentence.
     words

@@ -16,6 +16,9 @@ REFERENCE = "image-only reference"
 OWN = "own encoder"
 """The VLM's own vision encoder, where it is read as an image-only model."""
 
+NETWORK = "network"
+"""Readout of a depth for which a small network speaks."""
+
 LOSING_STAGE = {
     "vision": "vision encoder",
     "projector": "projector",

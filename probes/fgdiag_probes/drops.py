@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fgdiag_probes.depths import LOSING_STAGE, Depth
+from fgdiag_probes.depths import LOSING_STAGE, NETWORK, Depth
 from fgdiag_probes.intervals import Estimates, accuracies, clustered_means, holm
 from fgdiag_probes.labels import Labels, Level
 
@@ -61,8 +61,13 @@ def drops_between(
     if upper:
         read = np.stack([depth.reading.correct(labels, level)[asked] for depth in upper])
         gone = clustered_means(-100 * np.diff(read, axis=0), clusters, step=100.0)
+        networks = np.array([depth.readout == NETWORK for depth in upper])
         table = table.assign(
-            drop_nonlinear=gone.mean, low_nonlinear=gone.low, high_nonlinear=gone.high, lost=gone.low > 0
+            drop_nonlinear=gone.mean,
+            low_nonlinear=gone.low,
+            high_nonlinear=gone.high,
+            by_network=networks[:-1] | networks[1:],
+            lost=gone.low > 0,
         )
     return table
 
@@ -123,7 +128,8 @@ def scores_at(
             else np.nan
             for depth in chain
         ]
-        table = table.assign(nonlinear=nonlinear)
+        networks = [depth.name for depth in upper if depth.readout == NETWORK]
+        table = table.assign(nonlinear=nonlinear, by_network=table["depth"].isin(networks))
     return table
 
 

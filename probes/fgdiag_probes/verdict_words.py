@@ -76,12 +76,18 @@ def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
             f"The {drop['stage']} makes the fine detail harder to read{lost_too}: {readable} and "
             f"{percent(after['accuracy'])} {_where(after)} {fall}, but with the better of probe and small network "
             f"the drop is {drop['drop_nonlinear']:.1f} points ({drop['low_nonlinear']:.1f} to "
-            f"{drop['high_nonlinear']:.1f})"
+            f"{drop['high_nonlinear']:.1f}){_still_named(after)}"
         )
     return (
         f"The {drop['stage']} loses the fine detail: {readable} but {percent(after['accuracy'])} "
         f"{_where(after)} {fall}"
     )
+
+
+def _still_named(after: Row) -> str:
+    if not after.get("by_network"):
+        return ""
+    return f", for a small network still names {percent(after['nonlinear'])} there"
 
 
 def _is_small(high: float, drop: Row) -> bool:
@@ -184,9 +190,9 @@ def _drop_line(row: Row) -> str:
     word = "significant" if row["significant"] else "noise" if row["drop"] > 0 else "no drop"
     good = ", made good later" if row["significant"] and row["made_good"] else ""
     network = (
-        f"; with a small network {row['drop_nonlinear']:.1f} ({row['low_nonlinear']:.1f} to "
+        f"; with the better of probe and small network {row['drop_nonlinear']:.1f} ({row['low_nonlinear']:.1f} to "
         f"{row['high_nonlinear']:.1f})"
-        if "drop_nonlinear" in row
+        if row.get("by_network")
         else ""
     )
     return (

@@ -143,3 +143,9 @@ def test_figure_is_a_waterfall_with_the_kind_beside_it(cut: LossBudget) -> None:
     ]
     notes = [note["text"] for note in figure["layout"]["annotations"]]
     assert sum("<b>" in note for note in notes) == 1
+
+
+def test_a_network_is_named_only_where_it_speaks(cut: LossBudget) -> None:
+    steps = [line for line in cut.verdict.numbers if ": a drop of" in line]
+    told = ["with the better of probe and small network" in line for line in steps]
+    assert told == cut.drops["by_network"].tolist()

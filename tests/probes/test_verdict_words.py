@@ -46,3 +46,14 @@ def test_what_is_next_to_nothing_beside_the_linear_drop_is_not_lost(
 ) -> None:
     sentence = said(drop(linear, 2.0, 40.0, **by_network(1.0, -2.0, high)))
     assert ("does not lose it" in sentence) is kept
+
+
+def test_the_network_is_said_to_read_only_where_it_speaks() -> None:
+    fall = drop(20.0, 12.0, 28.0, **by_network(1.0, -2.0, 3.0))
+    before = depth("vision", 0.8, nonlinear=0.8, by_network=False)
+    spoken = said(fall, before, depth("projector", 0.6, nonlinear=0.79, by_network=True))
+    silent = said(
+        fall, before | {"by_network": True}, depth("projector", 0.6, nonlinear=0.6, by_network=False)
+    )
+    assert spoken.endswith("3.0), for a small network still names 79 % there")
+    assert silent.endswith("3.0)")

@@ -39,7 +39,8 @@ class LossBudget:
         likewise, `p_value` (Holm-corrected over the drops of the level), `significant`, and `made_good`: a later
         depth rises significantly above `to` and is not significantly below `from`, so nothing was lost for good.
         `drop_nonlinear` and its interval: the same where the better of the linear probe and a small network
-        speaks; `by_network`: whether it is the network at one end at least; `lost`: whether that is seen to fall too. Where it is not, it may fall unseen.
+        speaks; `by_network`: whether it is the network at one end at least; `lost`: whether that is seen to fall
+        too. Where it is not, it may fall unseen.
     depths
         One row a level and depth, and the pixel baseline: `site` and `readout` that speak for it, `accuracy`
         in [0, 1] with `low` and `high`, `bits`, `chance`, whether it is significantly `above_chance` and

@@ -1,4 +1,4 @@
-"""What any reader finds at the depths of a run: the linear probe (or attention) or a small network, whichever is better.
+"""What any reader finds at the depths of a run: the probe of the depth or a small network, the better of the two.
 
 "Not linearly readable" is not "lost": a drop is called a loss only where this falls with the linear probe.
 """

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -41,8 +42,8 @@ def blind(vision: Row, pixels: Row | None) -> str:
         else f"chance ({percent(vision['chance'])})"
     )
     return (
-        f"The vision encoder never had the fine detail in linearly readable form: {_among(vision['level'])}a "
-        f"linear probe on what it hands to the projector names {percent(vision['accuracy'])} of test images "
+        f"The vision encoder never had the fine detail in linearly readable form: {_among(vision['level'])}"
+        f"{_probe(vision)} on what it hands to the projector names {percent(vision['accuracy'])} of test images "
         f"right (95 % interval {_span(vision)}), not significantly more than {rival}."
     )
 
@@ -54,11 +55,11 @@ def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
     if drop["from"] == REFERENCE:
         return (
             f"The vision encoder does not hand on fine detail that the images hold: {_among(drop['level'])}"
-            f"{before['site']} ({before['readout']}) names {percent(before['accuracy'])} of test images right, but a "
-            f"linear probe {percent(after['accuracy'])} {_where(after)} {fall}"
+            f"{before['site']} ({before['readout']}) names {percent(before['accuracy'])} of test images right, but "
+            f"{_probe(after)} {percent(after['accuracy'])} {_where(after)} {fall}"
         )
     readable = (
-        f"{_among(drop['level'])}a linear probe names {percent(before['accuracy'])} of test images right "
+        f"{_among(drop['level'])}{_probe(before)} names {percent(before['accuracy'])} of test images right "
         f"{_where(before)}"
     )
     if drop["stage"] == "answer":
@@ -74,14 +75,11 @@ def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
         )
         return (
             f"The {drop['stage']} makes the fine detail harder to read{lost_too}: {readable} and "
-            f"{percent(after['accuracy'])} {_where(after)} {fall}, but with the better of probe and small network "
+            f"{_and_then(before, after)} {fall}, but with the better of probe and small network "
             f"the drop is {drop['drop_nonlinear']:.1f} points ({drop['low_nonlinear']:.1f} to "
             f"{drop['high_nonlinear']:.1f}){_still_named(after)}"
         )
-    return (
-        f"The {drop['stage']} loses the fine detail: {readable} but {percent(after['accuracy'])} "
-        f"{_where(after)} {fall}"
-    )
+    return f"The {drop['stage']} loses the fine detail: {readable} but {_and_then(before, after)} {fall}"
 
 
 def _still_named(after: Row) -> str:
@@ -95,13 +93,22 @@ def _is_small(high: float, drop: Row) -> bool:
     return high < min(SMALL, SMALL_SHARE * drop["drop"])
 
 
+def _and_then(before: Row, after: Row) -> str:
+    """What is read at a second depth, with its probe where that is of another sort."""
+    probe = "" if _probe(before) == _probe(after) else f"{_probe(after)} "
+    return f"{probe}{percent(after['accuracy'])} {_where(after)}"
+
+
+def _probe(depth: Row) -> str:
+    return "a probe with learnt attention" if depth["readout"] == ATTENTION else "a linear probe"
+
+
 def _where(depth: Row) -> str:
     if depth["depth"] == "vision" and depth["readout"] == "cls":
         return "in the class token of the vision encoder"
-    pooled = " by attention over its tokens" if depth["readout"] == ATTENTION else ""
     return {
-        "vision": f"at the output of the vision encoder{pooled}",
-        "projector": f"at the projector{pooled}",
+        "vision": "at the output of the vision encoder",
+        "projector": "at the projector",
         "best llm layer": f"at the language model's best layer ({depth['site']})",
         "last llm layer": "at the language model's last layer",
         "answer": "in its own answers",
@@ -131,11 +138,13 @@ def nothing_lost(chain: list[Row]) -> str:
     """Say that no stage loses anything, and what each depth of the model reads."""
     answer = [row for row in chain if row["depth"] == "answer"]
     aside = ("pixels", REFERENCE, "answer")
-    probed = [f"{percent(row['accuracy'])} {_where(row)}" for row in chain if row["depth"] not in aside]
+    probed = [row for row in chain if row["depth"] not in aside]
+    first = f"{_probe(probed[0])} names right {percent(probed[0]['accuracy'])} {_where(probed[0])}"
+    later = "".join(f", {_and_then(*two)}" for two in pairwise(probed))
     said = f", and the model's own answer is right for {percent(answer[0]['accuracy'])}" if answer else ""
     return (
-        f"No stage loses the fine detail beyond what luck explains: {_among(chain[0]['level'])}a linear "
-        f"probe names right {', '.join(probed)}{said}."
+        f"No stage is seen to lose the fine detail beyond what luck explains: {_among(chain[0]['level'])}"
+        f"{first}{later}{said}."
     )
 
 

@@ -1,7 +1,9 @@
 from typing import Any
 
 import pytest
-from fgdiag_probes.verdict_words import lost
+from fgdiag_probes.verdict_words import lost, nothing_lost
+
+from fgdiag.sites import ATTENTION
 
 
 def depth(name: str, accuracy: float, **more: Any) -> dict[str, Any]:
@@ -57,3 +59,28 @@ def test_the_network_is_said_to_read_only_where_it_speaks() -> None:
     )
     assert spoken.endswith("3.0), for a small network still names 79 % there")
     assert silent.endswith("3.0)")
+
+
+def test_attention_is_not_called_a_linear_probe() -> None:
+    fall = drop(54.0, 44.0, 64.0)
+    attended = (depth("vision", 0.98, readout=ATTENTION), depth("projector", 0.44, readout=ATTENTION))
+    assert said(fall, *attended).startswith(
+        "The projector loses the fine detail: among look-alikes of the same kind, a probe with learnt attention names "
+        "98 % of test images right at the output of the vision encoder but 44 % at the projector (a drop of 54"
+    )
+    mixed = said(fall, attended[0], depth("projector", 0.44))
+    assert "vision encoder but a linear probe 44 % at the projector" in mixed
+    assert "linear" not in said(fall, *attended)
+    assert "attention" not in said(fall)
+
+
+def test_where_nothing_is_lost_each_probe_is_named_once() -> None:
+    chain = [
+        depth("vision", 0.98, readout=ATTENTION),
+        depth("projector", 0.97),
+        depth("last llm layer", 0.96),
+    ]
+    assert nothing_lost(chain).endswith(
+        "a probe with learnt attention names right 98 % at the output of the vision encoder, a linear probe 97 % at "
+        "the projector, 96 % at the language model's last layer."
+    )

@@ -116,7 +116,7 @@ def _where(depth: Row) -> str:
 
 
 def kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str:
-    """Whether the drop is specific to the fine classes, on a scale from chance (0) to perfect (1)."""
+    """What the kind does where the fine classes drop: it stays, falls less, falls too, or is not seen to do any."""
     between = (drop["from"], drop["to"])
     same = [row for row in drops if row["level"] == "coarse" and (row["from"], row["to"]) == between]
     if not same:
@@ -127,11 +127,13 @@ def kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str:
     if not before["above_chance"]:
         return f", and the kind itself was not readable either {span}."
     if not coarse["significant"]:
-        return f", while the kind itself stays readable {span}."
-    fine_fall = drop["drop"] / (1 - at[drop["level"], drop["from"]]["chance"])
-    if coarse["drop"] / (1 - before["chance"]) < fine_fall:
+        if _is_small(coarse["high"], drop):
+            return f", while the kind itself stays readable {span}."
+        return f"; whether the kind falls too is not seen {span}."
+    fine_chance = at[drop["level"], drop["from"]]["chance"]
+    if coarse["high"] / (1 - before["chance"]) < drop["low"] / (1 - fine_chance):
         return f", while the kind itself falls less {span}."
-    return f"; this is not specific to fine detail, for the kind itself falls as much {span}."
+    return f"; this is not specific to fine detail alone, for the kind itself falls too {span}."
 
 
 def nothing_lost(chain: list[Row]) -> str:

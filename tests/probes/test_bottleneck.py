@@ -61,7 +61,7 @@ def test_json_on_disk_is_what_others_read(planted) -> None:
 
 def test_a_fall_of_everything_is_not_called_specific(planted) -> None:
     budget = loss_budget(planted(**SMALL, kept={"llm.0": 0.4}, kind_kept={"llm.0": 0.3}))
-    assert "not specific to fine detail" in budget.verdict.sentence
+    assert "not specific to fine detail alone" in budget.verdict.sentence
 
 
 def test_what_is_readable_again_later_was_not_lost(planted) -> None:

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from fgdiag_probes.verdict_words import lost, nothing_lost
+from fgdiag_probes.verdict_words import kind, lost, nothing_lost
 
 from fgdiag.sites import ATTENTION
 
@@ -84,3 +84,32 @@ def test_where_nothing_is_lost_each_probe_is_named_once() -> None:
         "a probe with learnt attention names right 98 % at the output of the vision encoder, a linear probe 97 % at "
         "the projector, 96 % at the language model's last layer."
     )
+
+
+def said_of_the_kind(low: float, high: float, *, significant: bool) -> str:
+    fine = drop(40.0, 30.0, 50.0)
+    coarse = drop((low + high) / 2, low, high) | {"level": "coarse", "significant": significant}
+    rows = (depth("vision", 0.8), depth("projector", 0.4))
+    kinds = (depth("vision", 0.89) | {"level": "coarse"}, depth("projector", 0.61) | {"level": "coarse"})
+    at = {(row["level"], row["depth"]): row for row in (*rows, *kinds)}
+    return kind(fine, [fine, coarse], at)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "significant", "words"),
+    [
+        (-2.0, 4.0, False, ", while the kind itself stays readable (89 % to 61 %)."),
+        (-2.0, 58.0, False, "; whether the kind falls too is not seen (89 % to 61 %)."),
+        (10.0, 29.0, True, ", while the kind itself falls less (89 % to 61 %)."),
+        (
+            20.0,
+            36.0,
+            True,
+            "; this is not specific to fine detail alone, for the kind itself falls too (89 % to 61 %).",
+        ),
+    ],
+)
+def test_of_the_kind_no_more_is_said_than_is_seen(
+    low: float, high: float, significant: bool, words: str
+) -> None:
+    assert said_of_the_kind(low, high, significant=significant) == words

@@ -1,7 +1,7 @@
 """The verdict in words: sentences a reader can repeat, and the numbers they rest on, a line each."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,7 @@ def _where(depth: Row) -> str:
     }[depth["depth"]]
 
 
-def kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str:
+def kind(drop: Row, drops: Sequence[Row], at: Mapping[tuple[str, str], Row]) -> str:
     """What the kind does where the fine classes drop: it stays, falls less, falls too, or is not seen to do any."""
     between = (drop["from"], drop["to"])
     same = [row for row in drops if row["level"] == "coarse" and (row["from"], row["to"]) == between]
@@ -136,7 +136,7 @@ def kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str:
     return f"; this is not specific to fine detail alone, for the kind itself falls too {span}."
 
 
-def nothing_lost(chain: list[Row]) -> str:
+def nothing_lost(chain: Sequence[Row]) -> str:
     """Say that no stage loses anything, and what each depth of the model reads."""
     answer = [row for row in chain if row["depth"] == "answer"]
     aside = ("pixels", REFERENCE, "answer")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
-from fgdiag.sites import ATTENTION
+from fgdiag.sites import ATTENTION, Site
 from fgdiag_probes.curves import LayerCurves
 from fgdiag_probes.depths import OWN, REFERENCE
 from fgdiag_probes.verdict_words import (
@@ -198,6 +198,8 @@ def _not_tested(
             missing.append(
                 f"the {stage} by itself: it is not recorded, so what it loses counts as a later loss"
             )
+    if unseen := _unrecorded_end(curves):
+        missing.append(unseen)
     if "coarse" not in curves.labels.levels:
         missing.append("whether a drop is specific to fine detail: the images have no coarse labels")
     if not dealt_anew:
@@ -219,3 +221,15 @@ def _not_tested(
     if not curves.control.applies:
         missing.append(f"the control on tokens before the image. {curves.control.sentence}")
     return (*missing, *NOT_TESTED)
+
+
+def _unrecorded_end(curves: LayerCurves) -> str | None:
+    """Say which blocks of the language model follow the last that was recorded."""
+    llm = sorted({Site.parse(site) for site, _ in curves.readings if Site.parse(site).part == "llm"})
+    if not llm or llm[-1].index == "norm" or (curves.llm_blocks and llm[-1].index == curves.llm_blocks - 1):
+        return None
+    blocks = f"{curves.llm_blocks} blocks" if curves.llm_blocks else "blocks"
+    return (
+        f"the language model behind {llm[-1]}: {len(llm)} of its {blocks} were recorded, and what later ones "
+        "lose counts as not said"
+    )

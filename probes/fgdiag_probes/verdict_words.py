@@ -64,7 +64,7 @@ def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
     )
     if drop["stage"] == "answer":
         return (
-            f"The model does not say the fine detail that its last layer still holds: {readable} but its "
+            f"The model does not say the fine detail that its {_last(before)} still holds: {readable} but its "
             f"own answer, the most likely class name, is right for {percent(after['accuracy'])} {fall}"
         )
     if not drop.get("lost", True):
@@ -110,9 +110,14 @@ def _where(depth: Row) -> str:
         "vision": "at the output of the vision encoder",
         "projector": "at the projector",
         "best llm layer": f"at the language model's best layer ({depth['site']})",
-        "last llm layer": "at the language model's last layer",
+        "last llm layer": f"at the language model's {_last(depth)}",
         "answer": "in its own answers",
     }[depth["depth"]]
+
+
+def _last(depth: Row) -> str:
+    """Only the final norm is known to have no layer behind it; others are the last that was recorded."""
+    return "last layer" if depth["site"] == "llm.norm" else f"last recorded layer ({depth['site']})"
 
 
 def kind(drop: Row, drops: Sequence[Row], at: Mapping[tuple[str, str], Row]) -> str:

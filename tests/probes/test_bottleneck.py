@@ -89,6 +89,18 @@ def test_without_answers_it_says_so(planted) -> None:
     assert "the model's own answers" in verdict.not_tested
 
 
+@pytest.mark.parametrize(("last", "named"), [("llm.norm", False), ("llm.29", False), ("llm.4", True)])
+def test_layers_behind_the_last_recorded_one_are_not_passed_over(planted, last: str, named: bool) -> None:
+    run = planted(sites=("vision", "projector", "llm.2", last), readouts=("image",), answer_kept=0.5)
+    run.manifest["llm_blocks"] = 30
+    verdict = loss_budget(run, network=False, splits=False).verdict
+    assert verdict.stage == "answer"
+    line = "the language model behind llm.4: 2 of its 30 blocks were recorded, and what later ones"
+    assert any(missing.startswith(line) for missing in verdict.not_tested) is named
+    assert ("its last recorded layer (llm.4) still holds" in verdict.sentence) is named
+    assert ("at the language model's last layer but" in verdict.sentence) is (last == "llm.norm")
+
+
 def test_unanswered_images_are_left_out_of_every_depth(planted) -> None:
     run = planted(**SMALL)
     run.write_table("answers", run.read_table("answers").iloc[5:])

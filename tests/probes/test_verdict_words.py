@@ -78,7 +78,7 @@ def test_where_nothing_is_lost_each_probe_is_named_once() -> None:
     chain = [
         depth("vision", 0.98, readout=ATTENTION),
         depth("projector", 0.97),
-        depth("last llm layer", 0.96),
+        depth("last llm layer", 0.96) | {"site": "llm.norm"},
     ]
     assert nothing_lost(chain).endswith(
         "a probe with learnt attention names right 98 % at the output of the vision encoder, a linear probe 97 % at "

@@ -12,6 +12,7 @@ from typing import Any, Self
 import pandas as pd
 import plotly.graph_objects as go
 
+from fgdiag.sites import ATTENTION
 from fgdiag.store import Run
 from fgdiag_probes.answered import read_answers
 from fgdiag_probes.budget_figure import draw_budget
@@ -46,7 +47,8 @@ class LossBudget:
         in [0, 1] with `low` and `high`, `bits`, `chance`, whether it is significantly `above_chance` and
         `above_pixels`, `gain_high`: by how much it may be above the better of the two (upper end of the 95 %
         interval), `nonlinear`: the accuracy of the better of the linear probe and a small network, and `by_network`:
-        whether that is the network.
+        whether that is the network. `attended`: whether attention was learnt at `site`, though another readout may
+        speak.
     verdict
         The stage that loses the fine detail, in one sentence.
     words
@@ -145,6 +147,7 @@ def loss_budget(run: Run, *, seed: int = 0, network: bool = True, splits: bool =
         pixels = depth_at(curves, level, "pixels", ["pixels"])
         depths.append(scores_at([pixels, *chain] if pixels else chain, labels, level, asked, upper))
     drop_table, depth_table = pd.concat(drops, ignore_index=True), pd.concat(depths, ignore_index=True)
+    depth_table["attended"] = [(site, ATTENTION) in curves.readings for site in depth_table["site"]]
     stability = deal_anew(run, curves, seed=seed) if splits else None
     words = steps_to_words(run, labels, answers) if answers else pd.DataFrame(columns=COLUMNS)
     verdict = judge(

@@ -51,7 +51,7 @@ def blind(vision: Row, pixels: Row | None) -> str:
 def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
     """Say which stage loses the detail, between which two places, and how much."""
     before, after = at[drop["level"], drop["from"]], at[drop["level"], drop["to"]]
-    fall = f"(a drop of {drop['drop']:.0f} points, 95 % interval {drop['low']:.0f} to {drop['high']:.0f})"
+    fall = _fall(drop)
     if drop["from"] == REFERENCE:
         return (
             f"The vision encoder does not hand on fine detail that the images hold: {_among(drop['level'])}"
@@ -91,6 +91,21 @@ def _still_named(after: Row) -> str:
 def _is_small(high: float, drop: Row) -> bool:
     """Whether a drop whose interval ends at `high` points is next to nothing beside another drop."""
     return high < min(SMALL, SMALL_SHARE * drop["drop"])
+
+
+def read_by_another(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
+    """Say that another image model reads more than what the encoder hands on was seen to hold, which blames nobody."""
+    reference, vision = at[drop["level"], drop["from"]], at[drop["level"], drop["to"]]
+    pooled = "class token" if vision["readout"] == "cls" else "mean"
+    return (
+        f"{reference['site']} ({reference['readout']}) names {percent(reference['accuracy'])} of test images right, "
+        f"where a linear probe on the {pooled} of what the vision encoder hands on names "
+        f"{percent(vision['accuracy'])} {_fall(drop)}; a better pooling may find the rest in its tokens."
+    )
+
+
+def _fall(drop: Row) -> str:
+    return f"(a drop of {drop['drop']:.0f} points, 95 % interval {drop['low']:.0f} to {drop['high']:.0f})"
 
 
 def _and_then(before: Row, after: Row) -> str:

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fgdiag_probes import bottleneck
 from fgdiag_probes.bottleneck import LossBudget, loss_budget
 from fgdiag_probes.curves import probe_layers
 from fgdiag_probes.depths import OWN, REFERENCE, Depth
+
+from fgdiag.sites import ATTENTION
 
 SMALL = {"sites": ("vision", "projector", "llm.0", "llm.norm"), "readouts": ("image",)}
 PLANTED = {
@@ -122,25 +126,46 @@ def test_without_kinds_the_fine_level_decides(planted) -> None:
     assert "kind" not in verdict.sentence
 
 
+def refer_to(name: str, better, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an image model that sees what another run's encoder sees be the reference."""
+    seen = probe_layers(better).readings["vision", "image"]
+    references = {level: Depth(REFERENCE, name, "image, linear probe", seen[level]) for level in seen}
+    monkeypatch.setattr(bottleneck, "image_only_reference", lambda run, seed: references)
+
+
 def test_another_image_model_blames_an_encoder_that_sees_less(
     planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, better = planted(**SMALL, signal=1.0), planted(**SMALL, signal=1.0)
-    better._activations["vision", "image"] = planted(**SMALL)._activations["vision", "image"]
-    seen = probe_layers(better).readings["vision", "image"]
-    references = {level: Depth(REFERENCE, "good-net", "image, linear probe", seen[level]) for level in seen}
-    monkeypatch.setattr(bottleneck, "image_only_reference", lambda run, seed: references)
+    run = planted(**SMALL, signal=1.0)
+    refer_to("good-net", planted(**SMALL), monkeypatch)
+    learnt = probe_layers(run)
+    readings = {**learnt.readings, ("vision", ATTENTION): learnt.readings["vision", "image"]}
+    monkeypatch.setattr(bottleneck, "probe_layers", lambda run, seed: replace(learnt, readings=readings))
     verdict = loss_budget(run).verdict
     assert verdict.stage == "vision encoder"
     assert "good-net (image, linear probe) names" in verdict.sentence
     assert not any("another image model" in line for line in verdict.not_tested)
 
 
+def test_without_attention_another_image_model_blames_nobody(
+    planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refer_to("own-net-by-its-hub-name", planted(**SMALL), monkeypatch)
+    budget = loss_budget(planted(**SMALL, signal=1.0), network=False, splits=False)
+    assert budget.drops.iloc[0]["significant"]
+    assert budget.verdict.stage == "none"
+    assert budget.heading == "No significant loss"
+    assert (
+        "where a linear probe on the mean of what the vision encoder hands on names"
+        in budget.verdict.sentence
+    )
+    assert "a better pooling may find" in budget.verdict.sentence
+    assert any(line.startswith("a pooling that is learnt (") for line in budget.verdict.not_tested)
+
+
 def test_the_own_encoder_as_reference_blames_nobody(planted, monkeypatch: pytest.MonkeyPatch) -> None:
     run = planted(**SMALL, signal=1.2)
-    seen = probe_layers(planted(**SMALL)).readings["vision", "image"]
-    references = {level: Depth(REFERENCE, OWN, "cls+image, linear probe", seen[level]) for level in seen}
-    monkeypatch.setattr(bottleneck, "image_only_reference", lambda run, seed: references)
+    refer_to(OWN, planted(**SMALL), monkeypatch)
     assert loss_budget(run).drops.iloc[0]["significant"]
     assert loss_budget(run).verdict.stage == "none"
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from fgdiag.sites import ATTENTION
@@ -256,6 +257,11 @@ def named_by(stability: "Stability") -> str:
     return ", ".join(f"{name} ({count} of {len(stability.stages)})" for name, count in counts)
 
 
+def _between(counts: np.ndarray) -> str:
+    least, most = counts.min(), counts.max()
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
 def others_say(stability: "Stability") -> str:
     """Say all that other deals show."""
     spread = ", ".join(
@@ -263,7 +269,11 @@ def others_say(stability: "Stability") -> str:
         for row in rows_of(stability.frame())
         if row["depth"] != "pixels"
     )
+    answer = stability.table["depth"].to_numpy() == "answer"
+    images = stability.table["images"].to_numpy()
+    aside = f" (the answer on {_between(images[answer])} of them)" if answer.any() else ""
     return (
         f"stability: {len(stability.stages)} other deals of the images into training and test images, read from the "
-        f"recorded readouts, name: {named_by(stability)}; accuracy and standard deviation between deals: {spread}"
+        f"recorded readouts on {_between(images[~answer])} test images each{aside}, name: {named_by(stability)}; "
+        f"accuracy and standard deviation between deals: {spread}"
     )

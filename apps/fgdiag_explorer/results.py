@@ -117,7 +117,8 @@ class Results:
         control = Control(**self._made("probes").read_json("probes")["control"])
         readings = ReadingsOnDisk(self.run, self.labels, self.seed, table)
         fed = bool(self.run.manifest.get("class_token_fed", True))
-        return LayerCurves(table, self.labels, readings, control, fed)
+        blocks = self.run.manifest.get("llm_blocks")
+        return LayerCurves(table, self.labels, readings, control, fed, blocks)
 
     @cached_property
     def budget(self) -> LossBudget:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import pandas as pd
 import plotly.graph_objects as go
 
+from fgdiag.sites import ATTENTION
 from fgdiag.store import Run
 from fgdiag_probes.answered import read_answers
 from fgdiag_probes.budget_figure import draw_budget
@@ -39,12 +40,15 @@ class LossBudget:
         likewise, `p_value` (Holm-corrected over the drops of the level), `significant`, and `made_good`: a later
         depth rises significantly above `to` and is not significantly below `from`, so nothing was lost for good.
         `drop_nonlinear` and its interval: the same where the better of the linear probe and a small network
-        speaks; `lost`: whether that falls too.
+        speaks; `by_network`: whether it is the network at one end at least; `lost`: whether that is seen to fall
+        too. Where it is not, it may fall unseen.
     depths
         One row a level and depth, and the pixel baseline: `site` and `readout` that speak for it, `accuracy`
         in [0, 1] with `low` and `high`, `bits`, `chance`, whether it is significantly `above_chance` and
         `above_pixels`, `gain_high`: by how much it may be above the better of the two (upper end of the 95 %
-        interval), and `nonlinear`: the accuracy of the better of the linear probe and a small network.
+        interval), `nonlinear`: the accuracy of the better of the linear probe and a small network, and `by_network`:
+        whether that is the network. `attended`: whether attention was learnt at `site`, though another readout may
+        speak.
     verdict
         The stage that loses the fine detail, in one sentence.
     words
@@ -143,6 +147,7 @@ def loss_budget(run: Run, *, seed: int = 0, network: bool = True, splits: bool =
         pixels = depth_at(curves, level, "pixels", ["pixels"])
         depths.append(scores_at([pixels, *chain] if pixels else chain, labels, level, asked, upper))
     drop_table, depth_table = pd.concat(drops, ignore_index=True), pd.concat(depths, ignore_index=True)
+    depth_table["attended"] = [(site, ATTENTION) in curves.readings for site in depth_table["site"]]
     stability = deal_anew(run, curves, seed=seed) if splits else None
     words = steps_to_words(run, labels, answers) if answers else pd.DataFrame(columns=COLUMNS)
     verdict = judge(

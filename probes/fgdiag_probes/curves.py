@@ -57,6 +57,8 @@ class LayerCurves:
     class_token_fed
         Whether the projector is fed the class token, where the encoder has one. One that is not fed is shown, but
         does not speak for the encoder: what only it holds, the model never gets.
+    llm_blocks
+        How many blocks the language model has, recorded or not; None where the run does not say.
     """
 
     table: pd.DataFrame
@@ -64,6 +66,7 @@ class LayerCurves:
     readings: Mapping[Place, Readings]
     control: Control
     class_token_fed: bool = True
+    llm_blocks: int | None = None
 
     def frame(self) -> pd.DataFrame:
         """Return the scores as a table; see `table`."""
@@ -149,7 +152,7 @@ def probe_layers(run: Run, *, seed: int = 0) -> LayerCurves:
         applies=bool(run.manifest.get("causal", True)),
     )
     fed = bool(run.manifest.get("class_token_fed", True))
-    curves = LayerCurves(table, labels, readings, control, fed)
+    curves = LayerCurves(table, labels, readings, control, fed, run.manifest.get("llm_blocks"))
     run.write_table("probes", table)
     run.write_json("probes", curves.json())
     if not control.passed:

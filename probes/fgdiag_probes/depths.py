@@ -16,6 +16,9 @@ REFERENCE = "image-only reference"
 OWN = "own encoder"
 """The VLM's own vision encoder, where it is read as an image-only model."""
 
+NETWORK = "network"
+"""Readout of a depth for which a small network speaks."""
+
 LOSING_STAGE = {
     "vision": "vision encoder",
     "projector": "projector",
@@ -37,7 +40,10 @@ class Depth:
 
 
 def sites_of(curves: LayerCurves) -> dict[str, list[str]]:
-    """The sites among which the best speaks for a depth, by name of the depth; probed depths only."""
+    """The sites among which the best speaks for a depth, by name of the depth; probed depths only.
+
+    The last LLM layer is the last that was recorded.
+    """
     sites = sorted({Site.parse(site) for site, _ in curves.readings})
     llm = [str(site) for site in sites if site.part == "llm"]
     among = {

@@ -1,11 +1,13 @@
 """What is left at each depth and what falls between two of them, on the same test images."""
 
 from collections.abc import Sequence
+from dataclasses import astuple
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from fgdiag_probes.depths import LOSING_STAGE, Depth
+from fgdiag_probes.depths import LOSING_STAGE, NETWORK, Depth
 from fgdiag_probes.intervals import Estimates, accuracies, clustered_means, holm
 from fgdiag_probes.labels import Labels, Level
 
@@ -26,7 +28,8 @@ def drops_between(
     chain
         The depths in order.
     asked
-        (test,) bool, the images to compare on.
+        (test,) bool, the images to compare on. A drop is measured on those of them that both its depths have something
+        to say about.
     upper
         For each depth of the chain what speaks for it where a reader need not be linear.
 
@@ -35,11 +38,11 @@ def drops_between(
     DataFrame
         A row for two consecutive depths; columns as of `fgdiag_probes.bottleneck.LossBudget.drops`.
     """
-    correct = np.stack([depth.reading.correct(labels, level)[asked] for depth in chain])
-    bits = np.stack([depth.reading.bits[asked] for depth in chain])
-    clusters = labels.fine[labels.test][asked]
-    fall = clustered_means(-100 * np.diff(correct, axis=0), clusters, step=100.0)
-    rise = clustered_means(np.diff(bits, axis=0), clusters, step=0.0)
+    correct = 100 * np.stack([depth.reading.correct(labels, level) for depth in chain])
+    bits = np.stack([depth.reading.bits for depth in chain])
+    known, clusters = asked & ~np.isnan(bits), labels.fine[labels.test]
+    fall = _falls(correct, known, clusters, step=100.0)
+    rise = _falls(-bits, known, clusters, step=0.0)
     p_value = holm(fall.p_value)
     table = pd.DataFrame(
         {
@@ -55,26 +58,42 @@ def drops_between(
             "high_bits": rise.high,
             "p_value": p_value,
             "significant": (p_value < SIGNIFICANT) & (fall.mean > 0),
-            "made_good": [_made_good(correct, clusters, at) for at in range(len(chain) - 1)],
+            "made_good": [_made_good(correct, known, clusters, at) for at in range(len(chain) - 1)],
         }
     )
     if upper:
-        read = np.stack([depth.reading.correct(labels, level)[asked] for depth in upper])
-        gone = clustered_means(-100 * np.diff(read, axis=0), clusters, step=100.0)
+        read = 100 * np.stack([depth.reading.correct(labels, level) for depth in upper])
+        gone = _falls(read, known, clusters, step=100.0)
+        networks = np.array([depth.readout == NETWORK for depth in upper])
         table = table.assign(
-            drop_nonlinear=gone.mean, low_nonlinear=gone.low, high_nonlinear=gone.high, lost=gone.low > 0
+            drop_nonlinear=gone.mean,
+            low_nonlinear=gone.low,
+            high_nonlinear=gone.high,
+            by_network=networks[:-1] | networks[1:],
+            lost=gone.low > 0,
         )
     return table
 
 
-def _made_good(correct: np.ndarray, clusters: np.ndarray, at: int) -> bool:
+def _falls(values: np.ndarray, known: np.ndarray, clusters: np.ndarray, *, step: float) -> Estimates:
+    """By how much each row of (depths, test) falls to the next, on the images that both know."""
+    found = [
+        clustered_means((before - after)[None, both], clusters[both], step=step)
+        for (before, after), both in zip(pairwise(values), known[:-1] & known[1:], strict=True)
+    ]
+    return Estimates(*(np.concatenate(parts) for parts in zip(*map(astuple, found), strict=True)))
+
+
+def _made_good(correct: np.ndarray, known: np.ndarray, clusters: np.ndarray, at: int) -> bool:
     """Whether a later depth is seen to rise again, and not seen to stay below where the fall began."""
-    before, after, later = correct[at], correct[at + 1], correct[at + 2 :]
-    if not len(later):
-        return False
-    risen = clustered_means(100 * (later - after), clusters, step=100.0)
-    below = clustered_means(100 * (before - later), clusters, step=100.0)
-    return bool((_above_zero(risen) & ~_above_zero(below)).any())
+    for later in range(at + 2, len(correct)):
+        all_know = known[[at, at + 1, later]].all(0)
+        before, after, then = correct[[at, at + 1, later]][:, all_know]
+        found = clustered_means(np.stack([then - after, before - then]), clusters[all_know], step=100.0)
+        risen, below = _above_zero(found)
+        if risen and not below:
+            return True
+    return False
 
 
 def scores_at(
@@ -123,7 +142,8 @@ def scores_at(
             else np.nan
             for depth in chain
         ]
-        table = table.assign(nonlinear=nonlinear)
+        networks = [depth.name for depth in upper if depth.readout == NETWORK]
+        table = table.assign(nonlinear=nonlinear, by_network=table["depth"].isin(networks))
     return table
 
 

@@ -1,16 +1,17 @@
 """Where along the sites a score falls for good, when there are few images and many sites.
 
-A pair of classes has a dozen to a hundred test images, and the sites are many. Every stretch from one site to a
-later one is tried, so a loss is found whether it comes in one step or in many. By chance alone some stretch will
+A pair of classes has a dozen to a hundred test images, and the sites are many. Every stretch from one of a few depths
+to a later one is tried, so a loss is found whether it comes in one step or in many. By chance alone some stretch will
 fall: how far is seen by flipping signs. Were there no loss, an image would be as likely to turn wrong as to turn
 right, so its whole trajectory along the sites could as well be upside down. A fall counts where few of such worlds
 show any as large anywhere: one test of all stretches together, exact for few images, and not made blunt by sites
 that say nearly the same (maxT; Westfall & Young 1993, "Resampling-Based Multiple Testing"; of a single stretch it
-is the exact McNemar test).
+is the exact McNemar test). Only inside a stretch that falls so are the sites between its depths tried, by the same
+test among themselves: that tells where, and no longer whether.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -33,7 +34,8 @@ class Fall:
     size
         Of the fall, in the unit of the values.
     p_value
-        Two-sided; all stretches considered.
+        Two-sided, of the fall between the depths tried first in which this one lies, all stretches between these depths
+        considered. That something is lost rests on it alone; where in between was sought out later.
     """
 
     start: int
@@ -112,7 +114,8 @@ def fall_for_good(flipped: Flipped, depths: Sequence[int]) -> Fall | None:
     coarse = _largest(flipped, depths)
     if coarse is None:
         return None
-    return _largest(flipped, range(coarse.start, coarse.end + 1)) or coarse
+    closer = _largest(flipped, range(coarse.start, coarse.end + 1)) or coarse
+    return replace(closer, p_value=coarse.p_value)
 
 
 def _largest(flipped: Flipped, sites: Sequence[int]) -> Fall | None:

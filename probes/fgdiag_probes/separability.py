@@ -61,7 +61,8 @@ class PairCurves:
         how many of them were taken for the other where the pairs are ranked, and `third`, for how many the model's
         answer was neither; `outcome`, see `OUTCOMES`; `after` and
         `by`, the sites between which the fall lies; `stage`, what lies between them; `drop` in points with its 95 %
-        interval (`low`, `high`) from `after` to `by`, and `p_value`, all stretches of sites considered. Where nothing
+        interval (`low`, `high`) from `after` to `by`, and `p_value`: of the fall between the depths of the loss
+        budget around it, all stretches between these depths considered (`fgdiag_probes.falls`). Where nothing
         is seen to be lost, the drop is that from the first site to the last, which was not sought out. `sentence`.
     picked
         Whether the pairs were picked as the most confused ones, and not named.
@@ -360,7 +361,7 @@ def _sentence(found: dict[str, Any], before: float, after: float) -> str:
     names = f"{spoken(found['first'])} and {spoken(found['second'])}"
     told = {
         "lost": f"are lost between {found['after']} and {found['by']} ({found['stage']})",
-        "nowhere": "are not seen to be lost anywhere, all sites considered",
+        "nowhere": "are not seen to be lost anywhere",
         "never readable": "are not seen to be told apart at any site",
     }[found["outcome"]]
     change = f"{-found['drop']:+.0f} points, 95 % interval {-found['high']:+.0f} to {-found['low']:+.0f}"

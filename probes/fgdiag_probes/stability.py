@@ -28,7 +28,7 @@ from fgdiag_probes.verdict import named
 
 SPLITS = 10
 TOLERANCE = 1e-4
-METHOD = f"1: {SPLITS} splits to {TOLERANCE}"
+METHOD = f"2: {SPLITS} splits to {TOLERANCE}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stability:
     stages
         The stage named by each deal.
     table
-        One row a deal and depth: `split`, `depth`, `accuracy` in [0, 1].
+        One row a deal and depth: `split`, `depth`, `accuracy` in [0, 1], on how many `images`.
     """
 
     stages: tuple[str, ...]
@@ -70,8 +70,9 @@ def deal_anew(run: Run, curves: LayerCurves, *, seed: int = 0) -> Stability:
     """Judge other deals of the images, as large as the given one; what was judged before is read back.
 
     At each depth the recorded readout speaks that is best on the given training images, with its penalty; so far
-    the deals lean on the given one. Attention is left out: it would have to be learnt anew for each. The model's
-    answers are known for the given test images only, and so each deal is judged on those of its own test images.
+    the deals lean on the given one. Attention is left out: it would have to be learnt anew for each. Probed
+    depths are compared on all test images of a deal. The model's answers are known for the given test images only, so
+    the step to the answer is judged on those of them that the deal tests too: few, where few images are tested.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def deal_anew(run: Run, curves: LayerCurves, *, seed: int = 0) -> Stability:
         chain = [Depth(name, *place, readings[place][number]) for name, place in places.items()]
         stage, scores = _judge(run, chain, deal, level)
         stages.append(stage)
-        rows.append(scores[["depth", "accuracy"]].assign(split=number))
+        rows.append(scores[["depth", "accuracy", "images"]].assign(split=number))
     found = Stability(tuple(stages), pd.concat(rows, ignore_index=True))
     run.write_json("stability", {"key": key, **found.json()})
     return found
@@ -132,10 +133,12 @@ def _read(
 
 
 def _judge(run: Run, chain: list[Depth], deal: Labels, level: Level) -> tuple[str, pd.DataFrame]:
-    answers = read_answers(run, deal)
-    if answers is not None and comparable(answers, level, deal).any():
-        chain = [*chain, Depth("answer", "answer", "likelihood", answers[level])]
-    asked = comparable(answers if chain[-1].name == "answer" else None, level, deal)
+    asked = comparable(None, level, deal)
     scores = scores_at(chain, deal, level, asked)
+    answers = read_answers(run, deal)
+    if answers is not None and (answered := comparable(answers, level, deal)).any():
+        answer = Depth("answer", "answer", "likelihood", answers[level])
+        chain = [*chain, answer]
+        scores = pd.concat([scores, scores_at([answer], deal, level, answered)], ignore_index=True)
     drops = drops_between([depth for depth in chain if depth.name != "pixels"], deal, level, asked)
     return named(drops, scores, level)[0], scores

@@ -1,4 +1,4 @@
-"""What any reader finds at the depths of a run: the linear probe or a small network, whichever reads better.
+"""What any reader finds at the depths of a run: the probe of the depth or a small network, the better of the two.
 
 "Not linearly readable" is not "lost": a drop is called a loss only where this falls with the linear probe.
 """
@@ -9,7 +9,7 @@ from dataclasses import replace
 from fgdiag.store import Run
 from fgdiag_probes import reading
 from fgdiag_probes.curves import FOLDS, LayerCurves, Place, key_of, resolution_of
-from fgdiag_probes.depths import Depth
+from fgdiag_probes.depths import NETWORK, Depth
 from fgdiag_probes.labels import Level
 from fgdiag_probes.networks import nonlinear
 from fgdiag_probes.reading import Readings
@@ -43,6 +43,11 @@ def upper_chain(
         For each depth the place whose recorded vectors the network reads; None for the answer.
     read
         Reads a place with the network.
+
+    Returns
+    -------
+    list
+        The depths again; the readout of those for which the network speaks is `NETWORK`.
     """
     return [
         depth if place is None else _better(depth, read(place)[level])
@@ -54,4 +59,4 @@ def _better(depth: Depth, rival: reading.Reading) -> Depth:
     linear, other = depth.reading.choice, rival.choice
     if linear is None or other is None or linear.accuracy >= other.accuracy:
         return depth
-    return replace(depth, reading=rival)
+    return replace(depth, readout=NETWORK, reading=rival)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
-from fgdiag.sites import ATTENTION
+from fgdiag.sites import ATTENTION, Site
 from fgdiag_probes.curves import LayerCurves
 from fgdiag_probes.depths import OWN, REFERENCE
 from fgdiag_probes.verdict_words import (
@@ -19,6 +19,7 @@ from fgdiag_probes.verdict_words import (
     nothing_lost,
     numbers,
     others_say,
+    read_by_another,
     rows_of,
     unstable,
 )
@@ -112,8 +113,9 @@ def judge(
     A drop that only the linear probe sees, and the network does not, yields to one that both see. The vision
     encoder is named where it never made the classes readable: what its probe reads above chance and above raw
     pixels is not significant, and little at most, while it misses over half of what there is to know; or where another
-    image model, the reference, reads significantly more. The VLM's own encoder as the reference blames nobody: what
-    it reads from its class token and the mean of its patches together, a better pooling may find in the patches.
+    image model, the reference, reads significantly more. The VLM's own encoder as the reference blames nobody, and
+    neither does another one where no attention was learnt at the encoder, for it may be the same encoder by another
+    name: what it reads from its class token and the mean of its patches, a better pooling may find in the patches.
 
     Parameters
     ----------
@@ -135,6 +137,9 @@ def judge(
         sentence = blind(at[level, "vision"], at.get((level, "pixels")))
     else:
         sentence = nothing_lost([row for row in rows_of(depths) if row["level"] == level])
+    unsure = [row for row in _losses(drops, level) if not _blames(row, at)]
+    others = [row for row in unsure if at[level, REFERENCE]["site"] != OWN]
+    sentence += "".join(f" {read_by_another(row, at)}" for row in others)
     sentence += in_words(words, level) if answered else " The model's own answers were not tested."
     found = numbers(drops, depths, words, curves)
     agreeing = None
@@ -159,19 +164,26 @@ def named(drops: pd.DataFrame, depths: pd.DataFrame, level: str) -> tuple[Stage,
     visions = [row for row in rows_of(depths) if (row["level"], row["depth"]) == (level, "vision")]
     if visions and _never_had_it(visions[0]):
         return "vision encoder", None
-    site = {row["depth"]: row.get("site") for row in rows_of(depths) if row["level"] == level}
-    losses = [
-        row
-        for row in rows_of(drops)
-        if row["level"] == level
-        and row["significant"]
-        and not row["made_good"]
-        and site.get(row["from"]) != OWN
-    ]
+    at = {(row["level"], row["depth"]): row for row in rows_of(depths)}
+    losses = [row for row in _losses(drops, level) if _blames(row, at)]
     if not losses:
         return "none", None
     largest = max(losses, key=lambda row: (row.get("lost", True), row["drop"]))
     return largest["stage"], largest
+
+
+def _losses(drops: pd.DataFrame, level: str) -> list[Row]:
+    """Significant drops of a level that nothing makes good."""
+    ours = [row for row in rows_of(drops) if row["level"] == level]
+    return [row for row in ours if row["significant"] and not row["made_good"]]
+
+
+def _blames(drop: Row, at: Mapping[tuple[str, str], Row]) -> bool:
+    """Whether a drop may name its stage; one from the reference may not always, see `judge`."""
+    if drop["from"] != REFERENCE:
+        return True
+    reference, vision = at[drop["level"], REFERENCE], at[drop["level"], "vision"]
+    return reference["site"] != OWN and bool(vision.get("attended", True))
 
 
 def _never_had_it(vision: Row) -> bool:
@@ -207,6 +219,8 @@ def _not_tested(curves: LayerCurves, answered: bool, at: Mapping[tuple[str, str]
             missing.append(
                 f"the {stage} by itself: it is not recorded, so what it loses counts as a later loss"
             )
+    if unseen := _unrecorded_end(curves):
+        missing.append(unseen)
     if "coarse" not in curves.labels.levels:
         missing.append("whether a drop is specific to fine detail: the images have no coarse labels")
     if all(row["site"] == OWN for row in at.values() if row["depth"] == REFERENCE):
@@ -215,12 +229,27 @@ def _not_tested(curves: LayerCurves, answered: bool, at: Mapping[tuple[str, str]
         )
     if not any(depth == "pixels" for _, depth in at):
         missing.append("raw pixels as a baseline: the run does not hold them")
-    if not any(readout == ATTENTION for _, readout in curves.readings):
+    attended = {site for site, readout in curves.readings if readout == ATTENTION}
+    if "vision" not in attended:
+        there = " at the vision encoder" if attended else ""
         missing.append(
-            "a pooling that is learnt (`--tokens`): detail in single tokens that their mean hides counts as lost"
+            f"a pooling that is learnt{there} (`--tokens`): detail in single tokens that their mean hides counts as "
+            "lost"
         )
     if not any("nonlinear" in row for row in at.values()):
         missing.append("a non-linear reader: detail that only a non-linear probe can read counts as lost")
     if not curves.control.applies:
         missing.append(f"the control on tokens before the image. {curves.control.sentence}")
     return (*missing, *NOT_TESTED)
+
+
+def _unrecorded_end(curves: LayerCurves) -> str | None:
+    """Say which blocks of the language model follow the last that was recorded."""
+    llm = sorted({Site.parse(site) for site, _ in curves.readings if Site.parse(site).part == "llm"})
+    if not llm or llm[-1].index == "norm" or (curves.llm_blocks and llm[-1].index == curves.llm_blocks - 1):
+        return None
+    blocks = f"{curves.llm_blocks} blocks" if curves.llm_blocks else "blocks"
+    return (
+        f"the language model behind {llm[-1]}: {len(llm)} of its {blocks} were recorded, and what later ones "
+        "lose counts as not said"
+    )

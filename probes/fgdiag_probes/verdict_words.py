@@ -1,9 +1,11 @@
 """The verdict in words: sentences a reader can repeat, and the numbers they rest on, a line each."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from fgdiag.sites import ATTENTION
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from fgdiag_probes.stability import Stability
 
 Row = Mapping[str, Any]
+
+SMALL = 5.0
+"""Points a second drop may have at most, at the upper end of its interval, to be called none beside a first one.
+Not to see a drop is no proof that there is none."""
+SMALL_SHARE = 0.5
+"""The same as a share of the first drop, which may be small itself."""
 
 
 def rows_of(table: pd.DataFrame) -> list[Row]:
@@ -35,8 +43,8 @@ def blind(vision: Row, pixels: Row | None) -> str:
         else f"chance ({percent(vision['chance'])})"
     )
     return (
-        f"The vision encoder never had the fine detail in linearly readable form: {_among(vision['level'])}a "
-        f"linear probe on what it hands to the projector names {percent(vision['accuracy'])} of test images "
+        f"The vision encoder never had the fine detail in linearly readable form: {_among(vision['level'])}"
+        f"{_probe(vision)} on what it hands to the projector names {percent(vision['accuracy'])} of test images "
         f"right (95 % interval {_span(vision)}), not significantly more than {rival}."
     )
 
@@ -44,49 +52,92 @@ def blind(vision: Row, pixels: Row | None) -> str:
 def lost(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
     """Say which stage loses the detail, between which two places, and how much."""
     before, after = at[drop["level"], drop["from"]], at[drop["level"], drop["to"]]
-    fall = f"(a drop of {drop['drop']:.0f} points, 95 % interval {drop['low']:.0f} to {drop['high']:.0f})"
+    fall = _fall(drop)
     if drop["from"] == REFERENCE:
         return (
             f"The vision encoder does not hand on fine detail that the images hold: {_among(drop['level'])}"
-            f"{before['site']} ({before['readout']}) names {percent(before['accuracy'])} of test images right, but a "
-            f"linear probe {percent(after['accuracy'])} {_where(after)} {fall}"
+            f"{before['site']} ({before['readout']}) names {percent(before['accuracy'])} of test images right, but "
+            f"{_probe(after)} {percent(after['accuracy'])} {_where(after)} {fall}"
         )
     readable = (
-        f"{_among(drop['level'])}a linear probe names {percent(before['accuracy'])} of test images right "
+        f"{_among(drop['level'])}{_probe(before)} names {percent(before['accuracy'])} of test images right "
         f"{_where(before)}"
     )
     if drop["stage"] == "answer":
         return (
-            f"The model does not say the fine detail that its last layer still holds: {readable} but its "
+            f"The model does not say the fine detail that its {_last(before)} still holds: {readable} but its "
             f"own answer, the most likely class name, is right for {percent(after['accuracy'])} {fall}"
         )
     if not drop.get("lost", True):
-        return (
-            f"The {drop['stage']} makes the fine detail harder to read, but does not lose it: {readable} and "
-            f"{percent(after['accuracy'])} {_where(after)} {fall}, while a small network still names "
-            f"{percent(after['nonlinear'])} there"
+        lost_too = (
+            ", but does not lose it"
+            if _is_small(drop["high_nonlinear"], drop)
+            else "; whether it is lost too is not seen"
         )
+        return (
+            f"The {drop['stage']} makes the fine detail harder to read{lost_too}: {readable} and "
+            f"{_and_then(before, after)} {fall}, but with the better of probe and small network "
+            f"the drop is {drop['drop_nonlinear']:.1f} points ({drop['low_nonlinear']:.1f} to "
+            f"{drop['high_nonlinear']:.1f}){_still_named(after)}"
+        )
+    return f"The {drop['stage']} loses the fine detail: {readable} but {_and_then(before, after)} {fall}"
+
+
+def _still_named(after: Row) -> str:
+    if not after.get("by_network"):
+        return ""
+    return f", for a small network still names {percent(after['nonlinear'])} there"
+
+
+def _is_small(high: float, drop: Row) -> bool:
+    """Whether a drop whose interval ends at `high` points is next to nothing beside another drop."""
+    return high < min(SMALL, SMALL_SHARE * drop["drop"])
+
+
+def read_by_another(drop: Row, at: Mapping[tuple[str, str], Row]) -> str:
+    """Say that another image model reads more than what the encoder hands on was seen to hold, which blames nobody."""
+    reference, vision = at[drop["level"], drop["from"]], at[drop["level"], drop["to"]]
+    pooled = "class token" if vision["readout"] == "cls" else "mean"
     return (
-        f"The {drop['stage']} loses the fine detail: {readable} but {percent(after['accuracy'])} "
-        f"{_where(after)} {fall}"
+        f"{reference['site']} ({reference['readout']}) names {percent(reference['accuracy'])} of test images right, "
+        f"where a linear probe on the {pooled} of what the vision encoder hands on names "
+        f"{percent(vision['accuracy'])} {_fall(drop)}; a better pooling may find the rest in its tokens."
     )
+
+
+def _fall(drop: Row) -> str:
+    return f"(a drop of {drop['drop']:.0f} points, 95 % interval {drop['low']:.0f} to {drop['high']:.0f})"
+
+
+def _and_then(before: Row, after: Row) -> str:
+    """What is read at a second depth, with its probe where that is of another sort."""
+    probe = "" if _probe(before) == _probe(after) else f"{_probe(after)} "
+    return f"{probe}{percent(after['accuracy'])} {_where(after)}"
+
+
+def _probe(depth: Row) -> str:
+    return "a probe with learnt attention" if depth["readout"] == ATTENTION else "a linear probe"
 
 
 def _where(depth: Row) -> str:
     if depth["depth"] == "vision" and depth["readout"] == "cls":
         return "in the class token of the vision encoder"
-    pooled = " by attention over its tokens" if depth["readout"] == ATTENTION else ""
     return {
-        "vision": f"at the output of the vision encoder{pooled}",
-        "projector": f"at the projector{pooled}",
+        "vision": "at the output of the vision encoder",
+        "projector": "at the projector",
         "best llm layer": f"at the language model's best layer ({depth['site']})",
-        "last llm layer": "at the language model's last layer",
+        "last llm layer": f"at the language model's {_last(depth)}",
         "answer": "in its own answers",
     }[depth["depth"]]
 
 
-def kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str:
-    """Whether the drop is specific to the fine classes, on a scale from chance (0) to perfect (1)."""
+def _last(depth: Row) -> str:
+    """Only the final norm is known to have no layer behind it; others are the last that was recorded."""
+    return "last layer" if depth["site"] == "llm.norm" else f"last recorded layer ({depth['site']})"
+
+
+def kind(drop: Row, drops: Sequence[Row], at: Mapping[tuple[str, str], Row]) -> str:
+    """What the kind does where the fine classes drop: it stays, falls less, falls too, or is not seen to do any."""
     between = (drop["from"], drop["to"])
     same = [row for row in drops if row["level"] == "coarse" and (row["from"], row["to"]) == between]
     if not same:
@@ -97,22 +148,26 @@ def kind(drop: Row, drops: list[Row], at: Mapping[tuple[str, str], Row]) -> str:
     if not before["above_chance"]:
         return f", and the kind itself was not readable either {span}."
     if not coarse["significant"]:
-        return f", while the kind itself stays readable {span}."
-    fine_fall = drop["drop"] / (1 - at[drop["level"], drop["from"]]["chance"])
-    if coarse["drop"] / (1 - before["chance"]) < fine_fall:
+        if _is_small(coarse["high"], drop):
+            return f", while the kind itself stays readable {span}."
+        return f"; whether the kind falls too is not seen {span}."
+    fine_chance = at[drop["level"], drop["from"]]["chance"]
+    if coarse["high"] / (1 - before["chance"]) < drop["low"] / (1 - fine_chance):
         return f", while the kind itself falls less {span}."
-    return f"; this is not specific to fine detail, for the kind itself falls as much {span}."
+    return f"; this is not specific to fine detail alone, for the kind itself falls too {span}."
 
 
-def nothing_lost(chain: list[Row]) -> str:
+def nothing_lost(chain: Sequence[Row]) -> str:
     """Say that no stage loses anything, and what each depth of the model reads."""
     answer = [row for row in chain if row["depth"] == "answer"]
     aside = ("pixels", REFERENCE, "answer")
-    probed = [f"{percent(row['accuracy'])} {_where(row)}" for row in chain if row["depth"] not in aside]
+    probed = [row for row in chain if row["depth"] not in aside]
+    first = f"{_probe(probed[0])} names right {percent(probed[0]['accuracy'])} {_where(probed[0])}"
+    later = "".join(f", {_and_then(*two)}" for two in pairwise(probed))
     said = f", and the model's own answer is right for {percent(answer[0]['accuracy'])}" if answer else ""
     return (
-        f"No stage loses the fine detail beyond what luck explains: {_among(chain[0]['level'])}a linear "
-        f"probe names right {', '.join(probed)}{said}."
+        f"No stage is seen to lose the fine detail beyond what luck explains: {_among(chain[0]['level'])}"
+        f"{first}{later}{said}."
     )
 
 
@@ -167,9 +222,9 @@ def _drop_line(row: Row) -> str:
     word = "significant" if row["significant"] else "noise" if row["drop"] > 0 else "no drop"
     good = ", made good later" if row["significant"] and row["made_good"] else ""
     network = (
-        f"; with a small network {row['drop_nonlinear']:.1f} ({row['low_nonlinear']:.1f} to "
+        f"; with the better of probe and small network {row['drop_nonlinear']:.1f} ({row['low_nonlinear']:.1f} to "
         f"{row['high_nonlinear']:.1f})"
-        if "drop_nonlinear" in row
+        if row.get("by_network")
         else ""
     )
     return (
@@ -202,6 +257,11 @@ def named_by(stability: "Stability") -> str:
     return ", ".join(f"{name} ({count} of {len(stability.stages)})" for name, count in counts)
 
 
+def _between(counts: np.ndarray) -> str:
+    least, most = counts.min(), counts.max()
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
 def others_say(stability: "Stability") -> str:
     """Say all that other deals show."""
     spread = ", ".join(
@@ -209,7 +269,11 @@ def others_say(stability: "Stability") -> str:
         for row in rows_of(stability.frame())
         if row["depth"] != "pixels"
     )
+    answer = stability.table["depth"].to_numpy() == "answer"
+    images = stability.table["images"].to_numpy()
+    aside = f" (the answer on {_between(images[answer])} of them)" if answer.any() else ""
     return (
         f"stability: {len(stability.stages)} other deals of the images into training and test images, read from the "
-        f"recorded readouts, name: {named_by(stability)}; accuracy and standard deviation between deals: {spread}"
+        f"recorded readouts on {_between(images[~answer])} test images each{aside}, name: {named_by(stability)}; "
+        f"accuracy and standard deviation between deals: {spread}"
     )

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fgdiag_probes import bottleneck
 from fgdiag_probes.bottleneck import LossBudget, loss_budget
 from fgdiag_probes.curves import probe_layers
 from fgdiag_probes.depths import OWN, REFERENCE, Depth
+
+from fgdiag.sites import ATTENTION
 
 SMALL = {"sites": ("vision", "projector", "llm.0", "llm.norm"), "readouts": ("image",)}
 PLANTED = {
@@ -61,7 +65,7 @@ def test_json_on_disk_is_what_others_read(planted) -> None:
 
 def test_a_fall_of_everything_is_not_called_specific(planted) -> None:
     budget = loss_budget(planted(**SMALL, kept={"llm.0": 0.4}, kind_kept={"llm.0": 0.3}))
-    assert "not specific to fine detail" in budget.verdict.sentence
+    assert "not specific to fine detail alone" in budget.verdict.sentence
 
 
 def test_what_is_readable_again_later_was_not_lost(planted) -> None:
@@ -89,6 +93,18 @@ def test_without_answers_it_says_so(planted) -> None:
     assert "the model's own answers" in verdict.not_tested
 
 
+@pytest.mark.parametrize(("last", "named"), [("llm.norm", False), ("llm.29", False), ("llm.4", True)])
+def test_layers_behind_the_last_recorded_one_are_not_passed_over(planted, last: str, named: bool) -> None:
+    run = planted(sites=("vision", "projector", "llm.2", last), readouts=("image",), answer_kept=0.5)
+    run.manifest["llm_blocks"] = 30
+    verdict = loss_budget(run, network=False, splits=False).verdict
+    assert verdict.stage == "answer"
+    line = "the language model behind llm.4: 2 of its 30 blocks were recorded, and what later ones"
+    assert any(missing.startswith(line) for missing in verdict.not_tested) is named
+    assert ("its last recorded layer (llm.4) still holds" in verdict.sentence) is named
+    assert ("at the language model's last layer but" in verdict.sentence) is (last == "llm.norm")
+
+
 def test_unanswered_images_are_left_out_of_every_depth(planted) -> None:
     run = planted(**SMALL)
     run.write_table("answers", run.read_table("answers").iloc[5:])
@@ -110,14 +126,21 @@ def test_without_kinds_the_fine_level_decides(planted) -> None:
     assert "kind" not in verdict.sentence
 
 
+def refer_to(name: str, better, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an image model that sees what another run's encoder sees be the reference."""
+    seen = probe_layers(better).readings["vision", "image"]
+    references = {level: Depth(REFERENCE, name, "image, linear probe", seen[level]) for level in seen}
+    monkeypatch.setattr(bottleneck, "image_only_reference", lambda run, seed: references)
+
+
 def test_another_image_model_blames_an_encoder_that_sees_less(
     planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, better = planted(**SMALL, signal=1.0), planted(**SMALL, signal=1.0)
-    better._activations["vision", "image"] = planted(**SMALL)._activations["vision", "image"]
-    seen = probe_layers(better).readings["vision", "image"]
-    references = {level: Depth(REFERENCE, "good-net", "image, linear probe", seen[level]) for level in seen}
-    monkeypatch.setattr(bottleneck, "image_only_reference", lambda run, seed: references)
+    run = planted(**SMALL, signal=1.0)
+    refer_to("good-net", planted(**SMALL), monkeypatch)
+    learnt = probe_layers(run)
+    readings = {**learnt.readings, ("vision", ATTENTION): learnt.readings["vision", "image"]}
+    monkeypatch.setattr(bottleneck, "probe_layers", lambda run, seed: replace(learnt, readings=readings))
     verdict = loss_budget(run).verdict
     assert verdict.stage == "vision encoder"
     assert "good-net (image, linear probe) names" in verdict.sentence
@@ -127,11 +150,25 @@ def test_another_image_model_blames_an_encoder_that_sees_less(
     assert any("this drop on other deals" in line for line in verdict.not_tested)
 
 
+def test_without_attention_another_image_model_blames_nobody(
+    planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refer_to("own-net-by-its-hub-name", planted(**SMALL), monkeypatch)
+    budget = loss_budget(planted(**SMALL, signal=1.0), network=False, splits=False)
+    assert budget.drops.iloc[0]["significant"]
+    assert budget.verdict.stage == "none"
+    assert budget.heading == "No significant loss"
+    assert (
+        "where a linear probe on the mean of what the vision encoder hands on names"
+        in budget.verdict.sentence
+    )
+    assert "a better pooling may find" in budget.verdict.sentence
+    assert any(line.startswith("a pooling that is learnt (") for line in budget.verdict.not_tested)
+
+
 def test_the_own_encoder_as_reference_blames_nobody(planted, monkeypatch: pytest.MonkeyPatch) -> None:
     run = planted(**SMALL, signal=1.2)
-    seen = probe_layers(planted(**SMALL)).readings["vision", "image"]
-    references = {level: Depth(REFERENCE, OWN, "cls+image, linear probe", seen[level]) for level in seen}
-    monkeypatch.setattr(bottleneck, "image_only_reference", lambda run, seed: references)
+    refer_to(OWN, planted(**SMALL), monkeypatch)
     assert loss_budget(run).drops.iloc[0]["significant"]
     assert loss_budget(run).verdict.stage == "none"
 
@@ -146,3 +183,9 @@ def test_figure_is_a_waterfall_with_the_kind_beside_it(cut: LossBudget) -> None:
     ]
     notes = [note["text"] for note in figure["layout"]["annotations"]]
     assert sum("<b>" in note for note in notes) == 1
+
+
+def test_a_network_is_named_only_where_it_speaks(cut: LossBudget) -> None:
+    steps = [line for line in cut.verdict.numbers if ": a drop of" in line]
+    told = ["with the better of probe and small network" in line for line in steps]
+    assert told == cut.drops["by_network"].tolist()

@@ -58,3 +58,13 @@ def test_pictures_of_one_object_count_once() -> None:
     objects = np.arange(40) // 10
     assert fall_for_good(Flipped.of(values, np.arange(40), seed=0), [0, 1]) is not None
     assert fall_for_good(Flipped.of(values, objects, seed=0), [0, 1]) is None
+
+
+def test_the_p_value_is_of_the_depths_tried_first() -> None:
+    flipped = Flipped.of(trajectories([0.9] * 4 + [0.76] * 6, 60, seed=3), np.arange(60), seed=3)
+    depths = [0, 5, 9]
+    fall = fall_for_good(flipped, depths)
+    assert fall is not None
+    assert (fall.start, fall.end) == (3, 4)
+    assert fall.p_value == flipped.at(depths).of_stretches()[0, 1]
+    assert fall.p_value != flipped.at(range(6)).of_stretches()[3, 4]

@@ -39,7 +39,8 @@ from fgdiag.image_set import ImageSet
 from fgdiag.images import open_images
 from fgdiag.precision import fast_dtype
 from fgdiag.training import Plan, Stage, Teaching
-from fgdiag.training.train import _Stage, _Training
+from fgdiag.training.stage import RunningStage
+from fgdiag.training.train import Training
 
 PASSES, BATCH = 6, 32
 PLAN = Plan((Stage(epochs=PASSES),), {"fine": 1.0}, batch_size=BATCH)
@@ -97,12 +98,12 @@ def _own(folder: Path, steps: int) -> dict[str, float]:
     (out / "training").mkdir()
     images = open_images(folder / "birds")
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    training = _Training(str(folder / "joined"), [Teaching(images)], out, PLAN, accelerator)
+    training = Training(str(folder / "joined"), [Teaching(images)], out, PLAN, accelerator)
     training.model.to(training.fast)
     started = time.perf_counter()
     training.school.encoded(training.model)
     encoding = (time.perf_counter() - started) / len(images)
-    stage = _Stage(training, 0, PLAN.stages[0])
+    stage = RunningStage(training, 0, PLAN.stages[0])
     stage._descend(1e-3)
     started = time.perf_counter()
     for number in range(1, steps + 1):

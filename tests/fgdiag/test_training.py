@@ -31,7 +31,7 @@ from fgdiag.training.plan import PlanNotUsable
 from fgdiag.vlm import VLM, open_vlm
 from tests.fgdiag import tiny
 
-loop: Any = sys.modules["fgdiag.training.train"]
+running: Any = sys.modules["fgdiag.training.stage"]
 PLAN = Plan((Stage(epochs=4),), batch_size=4, views=2)
 
 
@@ -116,8 +116,8 @@ def test_interrupted_and_resumed_it_ends_where_it_would_have(
 ):
     plan = replace(PLAN, stages=(Stage(epochs=2), Stage(parts, epochs=2)))
     whole = train(joined, [Teaching(colours)], tmp_path / "whole", plan)
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    real_step, steps = loop._Stage._descend, 0
+    monkeypatch.setattr(running, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    real_step, steps = running.RunningStage._descend, 0
 
     def stops_at(at: int):
         def step(self: Any, rate: float) -> float:
@@ -130,10 +130,10 @@ def test_interrupted_and_resumed_it_ends_where_it_would_have(
         return step
 
     for at in (3, 11, 14):
-        monkeypatch.setattr(loop._Stage, "_descend", stops_at(at))
+        monkeypatch.setattr(running.RunningStage, "_descend", stops_at(at))
         with pytest.raises(KeyboardInterrupt):
             train(joined, [Teaching(colours)], tmp_path / "parts", plan)
-    monkeypatch.setattr(loop._Stage, "_descend", real_step)
+    monkeypatch.setattr(running.RunningStage, "_descend", real_step)
     resumed = train(joined, [Teaching(colours)], tmp_path / "parts", plan)
     expected, found = weights(whole), weights(resumed)
     for name, weight in expected.items():
@@ -157,17 +157,17 @@ def test_killed_after_its_last_step_a_stage_still_ends_with_its_best_weights(
 ):
     plan = Plan((Stage(("llm",), epochs=60, learning_rate=0.3, patience=2),), batch_size=6)
     whole = train(joined, [Teaching(colours)], tmp_path / "whole", plan)
-    real_save = loop.checkpoint.save
+    real_save = running.checkpoint.save
 
     def killed_at_the_end(file: Path, *rest: Any) -> None:
         if file.name == "stage-1.safetensors":
             raise KeyboardInterrupt
         real_save(file, *rest)
 
-    monkeypatch.setattr(loop.checkpoint, "save", killed_at_the_end)
+    monkeypatch.setattr(running.checkpoint, "save", killed_at_the_end)
     with pytest.raises(KeyboardInterrupt):
         train(joined, [Teaching(colours)], tmp_path / "killed", plan)
-    monkeypatch.setattr(loop.checkpoint, "save", real_save)
+    monkeypatch.setattr(running.checkpoint, "save", real_save)
     resumed = train(joined, [Teaching(colours)], tmp_path / "killed", plan)
     assert changed(whole, resumed) == set()
 
@@ -182,22 +182,22 @@ def test_a_stage_of_some_minutes_ends_with_them(joined: Path, colours: ImageSet,
 def test_a_stage_leaves_no_optimiser_and_no_gradient_behind(
     joined: Path, colours: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real_run, optimisers, gradients = loop._Stage.run, [], []
+    real_run, optimisers, gradients = running.RunningStage.run, [], []
 
     def run(self: Any) -> None:
         optimisers.append(ref(self.optimiser))
         real_run(self)
         gradients.extend(name for name, weight in self.model.named_parameters() if weight.grad is not None)
 
-    monkeypatch.setattr(loop._Stage, "run", run)
+    monkeypatch.setattr(running.RunningStage, "run", run)
     alive_at_start: list[list[bool]] = []
-    real_begin = loop._Stage._begin
+    real_begin = running.RunningStage._begin
 
     def begin(self: Any) -> None:
         alive_at_start.append([one() is not None for one in optimisers])
         real_begin(self)
 
-    monkeypatch.setattr(loop._Stage, "_begin", begin)
+    monkeypatch.setattr(running.RunningStage, "_begin", begin)
     plan = replace(PLAN, stages=(Stage(("llm",), steps=1), Stage(steps=1)))
     train(joined, [Teaching(colours)], tmp_path / "vlm", plan)
     assert alive_at_start == [[True], [False, True]]
@@ -207,18 +207,18 @@ def test_a_stage_leaves_no_optimiser_and_no_gradient_behind(
 def test_a_loss_of_nan_stops_the_training_and_leaves_its_last_checkpoint(
     joined: Path, colours: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real_forward, calls = loop.AnswerLoss.forward, count()
+    real_forward, calls = running.AnswerLoss.forward, count()
 
     def turns_to_nan(self: Any, batch: Any) -> torch.Tensor:
         return real_forward(self, batch) * (1 if next(calls) < 3 else float("nan"))
 
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(loop.AnswerLoss, "forward", turns_to_nan)
+    monkeypatch.setattr(running, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(running.AnswerLoss, "forward", turns_to_nan)
     said = "loss of stage 1 is no longer a number after 3 steps.* learning_rate lower than 0.001"
     with pytest.raises(TrainingDiverged, match=said):
         train(joined, [Teaching(colours)], tmp_path / "vlm", PLAN)
     kept = tmp_path / "vlm" / "training" / "checkpoint.safetensors"
-    assert loop.checkpoint.progress_of(kept).step == 3
+    assert running.checkpoint.progress_of(kept).step == 3
     assert all(torch.isfinite(weight).all() for weight in load_file(kept).values())
 
 

@@ -148,8 +148,8 @@ def test_a_real_process_is_quiet_and_ends_at_once(bench: Path, tmp_path: Path):
     assert err == f"fgdiag: {kept} fgdiag {typed}\n"
     ended = subprocess.run(command, stderr=subprocess.PIPE, check=True, **opened)
     assert ended.stdout.endswith(f"\n\nreport: {run}/report.html\n")
-    starts = [line.split(":")[0] for line in ended.stderr.splitlines()[3:]]
-    assert starts == [
+    starts = dict.fromkeys(line.split(":")[0] for line in ended.stderr.splitlines()[3:])
+    assert list(starts) == [
         "keeping every image token at vision, projector, llm.3, llm.1",
         "extracting",
         "probing the layers",

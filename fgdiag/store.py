@@ -14,14 +14,14 @@ Every file appears whole or not at all: it is written beside its place and renam
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from threading import get_ident
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,7 @@ FORMAT = 1
 MANIFEST, IMAGES, ACTIVATIONS = "run.json", "images.parquet", "activations.zarr"
 BLOCKS, THUMBNAILS, RESULTS, LOCK = "blocks", "thumbnails", "results", ".lock"
 PARTIAL = ".partial"
+Made = TypeVar("Made")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
@@ -290,6 +291,14 @@ def writing_to(run: Path) -> Iterator[None]:
         if error.errno in _FORBIDDEN:
             raise NoSpace(f"{run} cannot be written ({error.strerror}); give another folder.") from error
         raise
+
+
+def if_made(read: Callable[[], Made]) -> Made | None:
+    """What `read` gives of a run; None where the step that makes it has not been taken."""
+    try:
+        return read()
+    except RunIncomplete:
+        return None
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -73,7 +73,12 @@ class Teaching:
             See `fgdiag.open_images`.
         """
         place, question = source_and_question(source)
-        return cls(open_images(place), (question,) if question else ())
+        return cls.of(open_images(place), question)
+
+    @classmethod
+    def of(cls, images: ImageSet, question: str) -> Self:
+        """Teach by opened images; by the plan's kinds of question where the question is empty."""
+        return cls(images, (question,) if question else ())
 
     @property
     def digest(self) -> str:

@@ -1,12 +1,13 @@
 """Runs compared in words: what each chooses or says, where two models were asked the very same questions."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fgdiag.errors import RunIncomplete
+from fgdiag.store import if_made
 from fgdiag_probes.comparable import Side, outcome
 from fgdiag_probes.drops import SIGNIFICANT
 from fgdiag_probes.free_text import FreeText
@@ -14,7 +15,6 @@ from fgdiag_probes.intervals import clustered_means, holm
 from fgdiag_probes.multiple_choice import MultipleChoice
 from fgdiag_probes.words import Way
 
-Kept = TypeVar("Kept", MultipleChoice, FreeText)
 QUESTION = ["image", "level", "prompt"]
 """What makes two questions the same; the options stand in the prompt of a choice."""
 COLUMNS = [
@@ -64,9 +64,9 @@ def _against(first: Side, other: Side, ids: pd.Index) -> pd.DataFrame:
 
 def _both_asked(first: Side, other: Side, ids: pd.Index) -> Iterator[tuple[Way, pd.DataFrame]]:
     """Questions that both were asked in one way, with what was `right` in the first and in the `other`."""
-    choices = [_kept(MultipleChoice, side) for side in (first, other)]
+    choices = [if_made(partial(MultipleChoice.read, side.run)) for side in (first, other)]
     told = all(found is not None and "letters" in found.ways for found in choices)
-    texts = [_kept(FreeText, side) for side in (first, other)]
+    texts = [if_made(partial(FreeText.read, side.run)) for side in (first, other)]
     ways: tuple[tuple[Way, list[pd.DataFrame]], ...] = (
         ("multiple choice", [_chosen(found, told) for found in choices if found]),
         ("free text", [found.table.assign(hit=found.table["words"]) for found in texts if found]),
@@ -76,13 +76,6 @@ def _both_asked(first: Side, other: Side, ids: pd.Index) -> Iterator[tuple[Way, 
             one, two = (_questions(side, table) for side, table in zip((first, other), tables, strict=True))
             shared = one.merge(two, on=QUESTION, suffixes=("", "_other"))
             yield way, shared.loc[np.isin(shared["image"].to_numpy(str), ids.to_numpy(str))]
-
-
-def _kept(kind: type[Kept], side: Side) -> Kept | None:
-    try:
-        return kind.read(side.run)
-    except RunIncomplete:
-        return None
 
 
 def _chosen(found: MultipleChoice, by_letters: bool) -> pd.DataFrame:

@@ -143,16 +143,22 @@ class Grid:
         ImagesNotUsable
             A source has no images, or no coarse classes where they are asked for.
         """
-        found = {source: Teaching.open(source).digest for source in self.learn}
+        learnt = {source: source_and_question(source) for source in self.learn}
+        places = dict.fromkeys(
+            [*(place for place, _ in learnt.values()), *(one.images for one in self.benchmarks)]
+        )
+        opened = {place: open_images(place) for place in places}
         for one in self.benchmarks:
-            images = open_images(one.images)
-            if one.level == "coarse" and "coarse" not in images.levels:
+            if one.level == "coarse" and "coarse" not in opened[one.images].levels:
                 raise ImagesNotUsable(
                     f"{one.images} has no coarse classes to measure {one.name} by; give images in folders of folders, "
                     "or leave `level` out."
                 )
-            found[one.images] = images.digest
-        return found
+        found = {place: images.digest for place, images in opened.items()}
+        return found | {
+            source: Teaching.of(opened[place], question).digest
+            for source, (place, question) in learnt.items()
+        }
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

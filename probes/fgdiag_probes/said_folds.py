@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fgdiag.errors import RunIncomplete
+from fgdiag.store import if_made
 from fgdiag_probes.baselines import Baselines
 from fgdiag_probes.fold import Fold
 from fgdiag_probes.free_text import BY_WORDS as MATCHED_WORDS
@@ -30,13 +30,7 @@ def said_folds(run: "Run") -> list[Fold]:
         lambda: text_folds(FreeText.read(run)),
         lambda: baseline_folds(Baselines.read(run)),
     )
-    found: list[Fold] = []
-    for make in makers:
-        try:
-            found += make()
-        except RunIncomplete:
-            continue  # nobody has asked in this way
-    return found
+    return [fold for make in makers for fold in if_made(make) or ()]
 
 
 def choice_folds(found: MultipleChoice) -> list[Fold]:

@@ -6,13 +6,14 @@ compared with what the likelihood of the names would have answered to the *same*
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from fgdiag.store import Run
+from fgdiag.store import Run, if_made
 from fgdiag_probes.answered import kept_scores
 from fgdiag_probes.drops import SIGNIFICANT
 from fgdiag_probes.free_text import FreeText
@@ -90,8 +91,8 @@ class _Asked:
 
     @classmethod
     def read(cls, run: Run) -> Self:
-        chosen = MultipleChoice.read(run) if run.result_path("choices.parquet").exists() else None
-        told = FreeText.read(run) if run.result_path("free_text.parquet").exists() else None
+        chosen = if_made(partial(MultipleChoice.read, run))
+        told = if_made(partial(FreeText.read, run))
         fine, coarse = (kept_scores(run, level) if chosen else None for level in ("fine", "coarse"))
         return cls(chosen, told, fine, coarse)
 

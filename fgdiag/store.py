@@ -190,16 +190,18 @@ class Run:
         write_json(self.result_path(f"{name}.json"), value)
 
     def read_json(self, name: str) -> Any:
-        """Read back what `write_json` kept; `RunIncomplete` where it has not been written."""
-        return json.loads(self._existing(f"{name}.json").read_text(encoding="utf-8"))
+        """Read back what `write_json` kept; `RunIncomplete` where it has not been written, `RunMismatch` of a ruin."""
+        with _whole(self._existing(f"{name}.json")) as file:
+            return json.loads(file.read_text(encoding="utf-8"))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Keep a result as `results/<name>.parquet`."""
         write_table(self.result_path(f"{name}.parquet"), table)
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """Read back what `write_table` kept; `RunIncomplete` where it has not been written."""
-        return pd.read_parquet(self._existing(f"{name}.parquet"))
+        """Read back what `write_table` kept; `RunIncomplete` where it has not been written, `RunMismatch` of a ruin."""
+        with _whole(self._existing(f"{name}.parquet")) as file:
+            return pd.read_parquet(file)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -291,6 +293,17 @@ def writing_to(run: Path) -> Iterator[None]:
         if error.errno in _FORBIDDEN:
             raise NoSpace(f"{run} cannot be written ({error.strerror}); give another folder.") from error
         raise
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """Tell of a file that something else than fgdiag has cut or changed."""
+    try:
+        yield file
+    except ValueError:
+        raise RunMismatch(
+            f"{file} is damaged; delete it and run the command that makes it once more."
+        ) from None
 
 
 def if_made(read: Callable[[], Made]) -> Made | None:

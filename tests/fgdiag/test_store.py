@@ -130,6 +130,17 @@ def test_results_are_kept_and_their_absence_is_named(run: Run):
         run.write_json("broken", {"drop": float("nan")})
 
 
+@pytest.mark.parametrize("name", ["answers.json", "answers.parquet"])
+def test_a_result_that_was_cut_is_one_line(run: Run, name: str):
+    run.write_json("answers", {"right": 3})
+    run.write_table("answers", pd.DataFrame({"right": [3]}))
+    file = run.result_path(name)
+    file.write_bytes(file.read_bytes()[:9])
+    read = run.read_json if name.endswith("json") else run.read_table
+    with pytest.raises(RunMismatch, match=f"{name} is damaged; delete it and run the command that makes it"):
+        read("answers")
+
+
 def test_nothing_and_something_else_are_no_runs(tmp_path: Path):
     with pytest.raises(RunIncomplete, match="There is no run"):
         Run.open(tmp_path / "nowhere")

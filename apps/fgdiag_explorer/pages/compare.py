@@ -234,10 +234,10 @@ def _scores(found: Comparison, level: Level, csv: str) -> Component:
         parts.words("run", "run"),
         parts.words("depth", "depth", minWidth=150),
         parts.words("site", "site"),
-        parts.words("readout", "read from", minWidth=220),
+        parts.words("readout", "read from", minWidth=234),
         parts.number("accuracy", "accuracy %"),
-        parts.number("low", "from %"),
-        parts.number("high", "to %"),
+        parts.number("low", "95 % from", minWidth=84),
+        parts.number("high", "95 % to", minWidth=84),
         parts.number("chance", "chance %"),
         parts.number("images", "images", 0),
     ]
